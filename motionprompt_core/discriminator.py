@@ -1,0 +1,179 @@
+"""phi(f): does this optical flow come from a real video? (Paper, flow discriminator.)
+
+A projection from the two flow channels to a vision transformer's three, the transformer (timm), and a 3-layer MLP head.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .files import load_state, read_safetensors, write_safetensors
+
+FORMAT = "motionprompt_flow_discriminator"
+FORMAT_VERSION = "1"
+_WHAT = "flow discriminator"
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """All that is needed to rebuild the network, and to know what it may be used for.
+
+    The defaults are the small one of the embedded demo (0.9 M parameters, a few milliseconds on a CPU). The size of
+    the paper's ViT is not known; `DiscriminatorConfig(backbone="vit_small_patch16_224", img_size=224, patch_size=16,
+    embed_dim=384, depth=12, num_heads=6, mlp_hidden=384)` is an ordinary choice for large data.
+
+    Attributes:
+        backbone: a name of timm's vision_transformer family; the next four replace its own numbers.
+        img_size: side of the square that flows are resized to, px.
+        patch_size: side of a patch, px; divides img_size.
+        embed_dim, depth, num_heads: width, blocks and attention heads of the transformer.
+        mlp_hidden: width of the head's two hidden layers.
+        flow_scale: flow is divided by the frame's longer side and multiplied by this before asinh. Motion of
+            1/flow_scale of the frame is then where linear turns to logarithmic: more shows finer jitter.
+        drop_path: stochastic depth while training.
+        flow_model: `FlowModel.name` of the training flows; use the same to judge.
+        trained_on: data, its terms and the generator of the fakes, in words.
+        family: the video model family it was trained for, e.g. "demo", "animatediff"; "any" for a general one.
+        noise_conditioned: reserved for networks that take the noise level as an input; this version has none.
+    """
+
+    backbone: str = "vit_tiny_patch16_224"
+    img_size: int = 128
+    patch_size: int = 16
+    embed_dim: int = 128
+    depth: int = 4
+    num_heads: int = 4
+    mlp_hidden: int = 128
+    flow_scale: float = 64.0
+    drop_path: float = 0.0
+    flow_model: str = "rife_v4.0"
+    trained_on: str = ""
+    family: str = "any"
+    noise_conditioned: bool = False
+
+    def __post_init__(self):
+        for name in ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_hidden", "flow_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{_WHAT}: {name} is {getattr(self, name)}, expected more than 0.")
+        if self.img_size % self.patch_size:
+            raise ValueError(f"{_WHAT}: img_size {self.img_size} is no multiple of patch_size {self.patch_size}.")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"{_WHAT}: embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.")
+        if not self.backbone.startswith("vit_"):
+            raise ValueError(f"{_WHAT}: backbone is {self.backbone!r}, expected a timm ViT such as vit_tiny_patch16_224.")
+        if self.noise_conditioned:
+            raise ValueError(f"{_WHAT}: noise_conditioned networks need a newer version of MotionPrompt. Update it.")
+
+
+class FlowDiscriminator(nn.Module):
+    """Scores single flow fields; sigmoid of the result is phi(f), the probability that the motion is real.
+
+    Args:
+        config: the architecture.
+        pretrained: a .safetensors with weights of the backbone under timm's names (positions and patches are
+            resized), or True to let timm download its own, for training on top of them as the paper does. False: random.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, pretrained: bool | str | Path = False):
+        super().__init__()
+        self.config = config
+        self.metadata: dict[str, Any] = {}
+        self.project = nn.Conv2d(2, 3, 1)
+        source = {}
+        if not isinstance(pretrained, bool):
+            source = {"pretrained_cfg_overlay": {"state_dict": read_safetensors(pretrained, "ViT weights")[0]}}
+        self.backbone = timm.create_model(
+            config.backbone,
+            pretrained=bool(pretrained),
+            num_classes=0,
+            img_size=config.img_size,
+            patch_size=config.patch_size,
+            embed_dim=config.embed_dim,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            drop_path_rate=config.drop_path,
+            **source,
+        )
+        self.head = nn.Sequential(
+            nn.Linear(config.embed_dim, config.mlp_hidden), nn.GELU(),
+            nn.Linear(config.mlp_hidden, config.mlp_hidden), nn.GELU(),
+            nn.Linear(config.mlp_hidden, 1),
+        )
+
+    def normalise(self, flow: Tensor) -> Tensor:
+        """Flow in px (B, 2, H, W) -> what the network sees (B, 2, img_size, img_size), the same at every resolution."""
+        flow = torch.asinh(flow * (self.config.flow_scale / max(flow.shape[-2:])))
+        size = (self.config.img_size, self.config.img_size)
+        if flow.shape[-2:] == size:
+            return flow
+        return F.interpolate(flow, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+    def forward(self, flow: Tensor) -> Tensor:
+        """Flow (B, 2, H, W), px, channel 0 to the right -> logits (B,); differentiable."""
+        if flow.ndim != 4 or flow.shape[1] != 2:
+            raise ValueError(f"{_WHAT}: flow has shape {tuple(flow.shape)}, expected (B, 2, H, W).")
+        x = self.project(self.normalise(flow).to(self.project.weight.dtype))
+        return self.head(self.backbone(x)).squeeze(1)
+
+
+def save_discriminator(model: FlowDiscriminator, path: str | Path, **measured: Any) -> None:
+    """Write weights, configuration and what was measured (e.g. auroc=0.97) to a .safetensors, all or nothing.
+
+    `measured` must be JSON; it comes back as `load_discriminator(path).metadata`, added to what the model had.
+    """
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": json.dumps(asdict(model.config)),
+        "measured": json.dumps({**model.metadata, **measured}),
+    }
+    write_safetensors(model.state_dict(), path, metadata)
+
+
+def load_discriminator(path: str | Path) -> FlowDiscriminator:
+    """Read what `save_discriminator` wrote: a frozen network in evaluation mode on the CPU, `config` and `metadata` set.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, a pickle, of another architecture, or has NaN or infinite weights.
+    """
+    state, header = read_safetensors(path, _WHAT)
+    if header.get("format") != FORMAT or "config" not in header:
+        raise ValueError(
+            f"{_WHAT} {path} holds another architecture: a safetensors file without a flow discriminator's metadata "
+            f"(tensors: {', '.join(list(state)[:3]) or 'none'}). Choose a file saved by Train Flow Discriminator."
+        )
+    if header.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{_WHAT} {path} has format version {header.get('format_version')}, expected {FORMAT_VERSION}. "
+            "It was saved by another version of MotionPrompt: update MotionPrompt."
+        )
+    model = _rebuild(header["config"], path)
+    load_state(model, state, path, _WHAT)
+    try:
+        model.metadata = dict(json.loads(header.get("measured", "{}")))
+    except ValueError as error:
+        raise ValueError(f"{_WHAT} {path} is damaged: its measurements are no JSON ({error}). Save it again.") from error
+    return model.requires_grad_(False).eval()
+
+
+def _rebuild(text: str, path: str | Path) -> FlowDiscriminator:
+    try:
+        values = json.loads(text)
+        known = {field.name for field in fields(DiscriminatorConfig)}
+        if unknown := [name for name in values if name not in known]:
+            raise ValueError(f"unknown settings {', '.join(unknown)}")
+        return FlowDiscriminator(DiscriminatorConfig(**values))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{_WHAT} {path} has a configuration that cannot be used: {error}. A newer MotionPrompt may have saved it: "
+            "update, or choose another file."
+        ) from error

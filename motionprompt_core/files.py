@@ -1,0 +1,96 @@
+"""Safetensors in and out, with errors that say which file, what was wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+# How a pickle begins: a zip archive (torch.save since 1.6) or the pickle protocol opcode.
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def read_safetensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a whole safetensors file.
+
+    Args:
+        path: the file.
+        what: what the file should be, for the error messages, e.g. "flow discriminator".
+
+    Returns:
+        The tensors on the CPU and the header's metadata (empty when there is none).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is a pickle, is truncated, or is no safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{what}: there is no file {path}. Check the name and the folder.")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(_PICKLE_STARTS):
+        raise ValueError(
+            f"{what} {path} is a pickle (.pt, .pth, .pkl or .ckpt content). Pickles can run code and are not opened; "
+            "expected a .safetensors file. If you trust the file, convert it once with safetensors.torch.save_file."
+        )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            return state, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{what} {path} cannot be read: it is truncated, damaged or no safetensors file ({error}). "
+            f"The file has {path.stat().st_size} bytes. Download or save it again."
+        ) from error
+
+
+def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write `state` to `path` in one step: a crash or a full disk leaves the old file as it was."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+        save_file(tensors, temporary, metadata=dict(metadata))
+        os.chmod(temporary, 0o644)  # mkstemp makes it private to the user
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], path: str | Path, what: str) -> None:
+    """Copy `state` into `module`, only if every name and shape fits and every number is finite.
+
+    Raises:
+        ValueError: naming the first keys that are missing, unexpected, of another shape, or not finite.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    if missing or unexpected:
+        raise ValueError(
+            f"{what} {path} holds another architecture: {len(missing)} expected tensors are missing "
+            f"({_some(missing)}), {len(unexpected)} are unexpected ({_some(unexpected)}). Choose a file made for this."
+        )
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise ValueError(
+                f"{what} {path} holds another architecture: {key} has shape {tuple(value.shape)}, "
+                f"expected {tuple(own[key].shape)}. Choose a file made for this."
+            )
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"{what} {path} is damaged: {key} has NaN or infinite values. Download or train it again.")
+    module.load_state_dict(dict(state))
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "") if keys else "none"

@@ -1,0 +1,64 @@
+"""The three terms of the objective that the learnable tokens T minimise:
+
+    l1 * log(1 - phi(f)) + l2 * TV_L1(f) + l3 * ||T - T0||^2
+
+with f the flow between two decoded frames and phi(f) = sigmoid(logits) the probability that its motion is real.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def adversarial_loss(logits: Tensor, form: Literal["saturating", "non_saturating"] = "saturating") -> Tensor:
+    """How unreal the discriminator finds the motion, averaged over the batch.
+
+    Args:
+        logits: (B,), unbounded; from `FlowDiscriminator`.
+        form: "saturating" is the paper's log(1 - phi): at most 0, unbounded below, and its gradient -phi vanishes where
+            the discriminator is sure of a fake. "non_saturating" is -log(phi): at least 0, gradient phi - 1, strongest
+            exactly there (Goodfellow et al. 2014, Sec. 3).
+
+    Returns:
+        A scalar; finite for every finite logit.
+    """
+    if form == "saturating":
+        return F.logsigmoid(-logits).mean()
+    if form == "non_saturating":
+        return -F.logsigmoid(logits).mean()
+    raise ValueError(f"adversarial loss: form is {form!r}, expected 'saturating' or 'non_saturating'.")
+
+
+def total_variation(flow: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """TV_L1: absolute forward differences of the flow, to the right and down.
+
+    Args:
+        flow: (B, 2, H, W), px.
+        reduction: "sum" over channels and pixels is the formula as written, and grows with the frame's area; "mean"
+            divides it by the number of differences of each direction, so that one weight fits every size.
+
+    Returns:
+        A scalar >= 0, px, averaged over the batch; 0 only for a uniform flow.
+    """
+    if flow.ndim != 4 or min(flow.shape[-2:]) < 2:
+        raise ValueError(f"total variation: flow has shape {tuple(flow.shape)}, expected (B, 2, H, W), H and W over 1.")
+    right = (flow[..., :, 1:] - flow[..., :, :-1]).abs()
+    down = (flow[..., 1:, :] - flow[..., :-1, :]).abs()
+    if reduction == "mean":
+        return right.mean() + down.mean()
+    if reduction == "sum":
+        return (right.sum() + down.sum()) / len(flow)
+    raise ValueError(f"total variation: reduction is {reduction!r}, expected 'mean' or 'sum'.")
+
+
+def embedding_regulariser(tokens: Tensor, initial: Tensor) -> Tensor:
+    """||T - T0||^2: keeps the learnable embeddings (n, dim) near their first value, and with it the prompt's meaning."""
+    if tokens.shape != initial.shape:
+        raise ValueError(
+            f"embedding regulariser: tokens have shape {tuple(tokens.shape)}, expected that of the initial embeddings, "
+            f"{tuple(initial.shape)}."
+        )
+    return (tokens - initial).square().sum()
