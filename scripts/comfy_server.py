@@ -156,7 +156,7 @@ class ComfyServer:
     Args:
         comfyui: folder with ComfyUI's main.py.
         packs: node packs to load; this repository is linked under its registry-like name whatever its folder is called.
-        base_dir: where models/, input/, output/ and custom_nodes/ live; a temporary folder, removed at the end, if None.
+        base_dir: where models/, input/, output/ and custom_nodes/ live; if None a temporary folder, removed later.
         device_args: ComfyUI's device flags; ("--cpu",) makes runs the same everywhere, () lets ComfyUI choose.
         args: further flags for main.py, for example ("--preview-method", "latent2rgb").
         python: interpreter that has ComfyUI's requirements.

@@ -105,11 +105,11 @@ def _widget_values(node: Node, schema: Mapping[str, Any]) -> dict[str, Any]:
     saved = node.get("widgets_values") or []
     widgets = _widgets(schema)
     if isinstance(saved, Mapping):  # some packs save by name
-        return {name: saved.get(name, _default(spec)) for name, spec in widgets}
+        return {name: saved.get(name, default_value(spec)) for name, spec in widgets}
     values: dict[str, Any] = {}
     position = 0
     for name, spec in widgets:
-        value = saved[position] if position < len(saved) else _default(spec)
+        value = saved[position] if position < len(saved) else default_value(spec)
         values[name] = {"__value__": value} if isinstance(value, list) else value
         position += 1 + _companions(name, spec)
     return values
@@ -133,7 +133,8 @@ def _options(spec: list[Any]) -> Mapping[str, Any]:
     return spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
 
 
-def _default(spec: list[Any]) -> Any:
+def default_value(spec: list[Any]) -> Any:
+    """The value that a fresh widget of this schema entry has; None for inputs that are not widgets."""
     options = _options(spec)
     if "default" in options:
         return options["default"]

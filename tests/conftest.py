@@ -1,0 +1,57 @@
+"""What every test shares: the import path, and an honest list of what was skipped."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# At the end: ComfyUI has a module called `nodes`, which must stay ahead of this repository's folder of that name.
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """Folder of the repository, which is the node pack."""
+    return ROOT
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if ROOT / "tests" / "comfyui" in item.path.parents:
+            item.add_marker(pytest.mark.comfyui)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("ade") is not None:
+        from scripts.locate import animatediff
+
+        if animatediff() is None:
+            pytest.skip("AnimateDiff-Evolved is absent (set COMFYUI_PATH to a ComfyUI that has it)")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    from scripts.comfy_server import comfyui_version
+    from scripts.locate import animatediff, comfyuis
+
+    versions = ", ".join(comfyui_version(path) for path in comfyuis()) or "none"
+    reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    terminalreporter.section("what this run covered")
+    terminalreporter.line(f"ComfyUI: {versions} (others: set COMFYUI_PATH, COMFYUI_PATH_2)")
+    terminalreporter.line(f"AnimateDiff-Evolved: {animatediff() or 'absent'}")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"skipped {count}: {reason}")
+    if not reasons:
+        terminalreporter.line("skipped: nothing")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    longrepr = report.longrepr
+    reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    return reason.removeprefix("Skipped: ")
