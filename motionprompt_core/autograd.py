@@ -1,0 +1,51 @@
+"""What autograd needs beside the formulas: in-place layers, and gradients through half-precision networks."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+
+def save_copies() -> AbstractContextManager[None]:
+    """Within it, autograd keeps copies of intermediate results instead of references.
+
+    Layers that change a tensor in place after another operation saved it for the backward pass (`x += attention(x)` in CLIP
+    and T5 implementations) are then differentiable. Costs the memory of the copies. Weights (leaves) are not copied.
+    """
+    return torch.autograd.graph.saved_tensors_hooks(_copy_unless_leaf, lambda saved: saved)
+
+
+def _copy_unless_leaf(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_leaf else tensor.clone()
+
+
+def power_of_two_scale(gradient: Tensor, target: float = 1.0) -> float:
+    """The power of two that brings the greatest |value| of `gradient` near `target`; 1 for a gradient that is all zero.
+
+    Multiplying by it loses no bit, so fp32 results stay exactly what they were while fp16 is spared underflow.
+    """
+    peak = float(gradient.detach().abs().max()) if gradient.numel() else 0.0
+    if peak == 0 or not math.isfinite(peak):
+        return 1.0
+    return 2.0 ** max(-60, min(60, round(math.log2(target / peak))))
+
+
+def backward_scaled(output: Tensor, gradient: Tensor, inputs: list[Tensor], retries: int = 0) -> list[Tensor]:
+    """Gradients of sum(output * gradient) for `inputs`, computed at a scale that half precision can hold.
+
+    A pass that overflows is repeated at a smaller scale, 2^-8 each time, up to `retries` times. The caller looks at whether
+    what comes back is finite. An input that `output` does not depend on gets zeros.
+    """
+    scale = power_of_two_scale(gradient)
+    while True:
+        scaled = torch.autograd.grad(
+            output, inputs, grad_outputs=gradient * scale, retain_graph=retries > 0, allow_unused=True
+        )
+        found = [torch.zeros_like(i) if g is None else g.to(i.dtype) for g, i in zip(scaled, inputs)]
+        if retries == 0 or all(bool(torch.isfinite(g).all()) for g in found):
+            return [g / scale for g in found]
+        retries -= 1
+        scale *= 2.0**-8

@@ -1,0 +1,252 @@
+"""The paper's algorithm: at a sampling step, move the learnable tokens until the motion about to be drawn looks real.
+
+    repeat K times:
+        c      = encode(P + S)                          gradient flows to the rows T of S only
+        x0     = predict_x0(c)                          Tweedie's estimate of the clean latents
+        frames = decode(x0[a random pair of frames])
+        f      = flow(frames)
+        loss   = l1 * disc(f) + l2 * TV(f) + l3 * ||T - T0||^2
+        T      = Adam(T, dloss/dT)
+
+The model is seen through the five functions of `GuidedModel`; whoever hosts it (ComfyUI, a test) supplies them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .autograd import backward_scaled
+from .losses import adversarial_loss, embedding_regulariser, total_variation
+from .report import FlowSample, IterationReport, StepReport
+from .settings import GuidanceSettings
+from .tokens import LearnableTokens
+
+
+def _do_nothing() -> None:
+    pass
+
+
+@dataclass
+class GuidedModel:
+    """A text-to-video model at one sampling step, as the guidance sees it.
+
+    Attributes:
+        encode: rows T per text encoder -> conditioning, of any type, differentiable in T.
+        predict_x0: conditioning -> clean latents (F, C, h, w) of the F frames, differentiable in the conditioning.
+        decode: some frames' latents (N, C, h, w) -> pictures (N, 3, H, W), nominally in [0, 1] but not clamped (a clamp would
+            stop the gradient).
+        flow: pictures a, b (B, 3, H, W) -> motion from a to b (B, 2, H, W) in pixels.
+        discriminator: flow (B, 2, H, W) -> logits (B,), positive for the motion of real videos; None to go without.
+        mix: clean latents from the prompt alone -> mixed with the negative prompt's (CFG); None to take them as they are.
+        check: called between the parts of an iteration; may raise to stop (a user's interrupt).
+        half: the denoiser computes in half precision, so that an overflow in the backward pass is worth a second try.
+    """
+
+    encode: Callable[[Mapping[str, Tensor]], Any]
+    predict_x0: Callable[[Any], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    flow: Callable[[Tensor, Tensor], Tensor]
+    discriminator: Callable[[Tensor], Tensor] | None = None
+    mix: Callable[[Tensor], Tensor] | None = None
+    check: Callable[[], None] = _do_nothing
+    half: bool = False
+
+
+@dataclass
+class MotionLoss:
+    """l1 * disc + l2 * TV of some pairs' flow, its parts, and the flow (B, 2, H, W) itself."""
+
+    total: Tensor
+    disc: Tensor | None
+    tv: Tensor | None
+    phi: Tensor | None
+    flow: Tensor
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or a gradient is NaN or infinite."""
+
+
+def draw_pairs(num_frames: int, settings: GuidanceSettings, generator: torch.Generator) -> list[tuple[int, int]]:
+    """Random pairs (i, j) of frames, i < j, every pair of the allowed distance equally likely.
+
+    Args:
+        num_frames: length F of the video, at least 2.
+        generator: on the CPU, so that a seed draws the same pairs on every device.
+    """
+    if num_frames < 2:
+        raise ValueError(f"Motion needs at least 2 frames, but the video has {num_frames}. Use a longer latent batch.")
+    max_gap = min(settings.max_gap or num_frames - 1, num_frames - 1)
+    allowed = [(i, j) for i in range(num_frames) for j in range(i + 1, min(i + max_gap, num_frames - 1) + 1)]
+    picks = torch.randint(len(allowed), (settings.pairs,), generator=generator)
+    return [allowed[int(pick)] for pick in picks]
+
+
+def motion_loss(model: GuidedModel, x0: Tensor, pairs: list[tuple[int, int]], settings: GuidanceSettings) -> MotionLoss:
+    """The part of the loss that looks at the video (paper: L_disc and L_TV).
+
+    Args:
+        x0: clean latents (F, C, h, w). pairs: which frames to look at.
+    """
+    frames = model.decode(x0[[frame for pair in pairs for frame in pair]])
+    model.check()
+    a, b = frames[0::2], frames[1::2]
+    flow = model.flow(a, b)
+    model.check()
+    total = flow.new_zeros((), dtype=torch.float32)
+    disc = tv = phi = None
+    if model.discriminator is not None and settings.lambda_disc > 0:
+        logits = model.discriminator(flow)
+        phi = torch.sigmoid(logits.detach()).mean()
+        disc = adversarial_loss(logits, form=settings.adversarial)
+        total = total + settings.lambda_disc * disc
+    if settings.lambda_tv > 0:
+        tv = total_variation(flow, reduction=settings.tv_reduction)
+        total = total + settings.lambda_tv * tv
+    return MotionLoss(total, disc, tv, phi, flow)
+
+
+class PromptOptimiser:
+    """Optimises the learnable tokens at one sampling step after the other; one per sampling run.
+
+    Args:
+        tokens: the learnable tokens S, changed in place.
+        settings: see `GuidanceSettings`.
+        seed: of the frame pairs, the only thing drawn at random; the global generators are left alone.
+    """
+
+    def __init__(self, tokens: LearnableTokens, settings: GuidanceSettings, seed: int):
+        self.tokens = tokens
+        self.settings = settings
+        # Not the seed itself, whose numbers have already become the video's noise.
+        self.generator = torch.Generator("cpu").manual_seed((seed ^ 0x6D6F74696F6E) & 0x7FFFFFFFFFFFFFFF)
+        self._adam: torch.optim.Adam | None = None
+        self._steps_taken = 0
+
+    def optimise(
+        self,
+        model: GuidedModel,
+        step: StepReport,
+        compare: bool = False,
+        on_iteration: Callable[[StepReport], None] | None = None,
+    ) -> FlowSample | None:
+        """Run K iterations at one sampling step and write them into `step`.
+
+        A loss or gradient that is not finite ends the step: the tokens go back to what they were before it,
+        `step.fallback` says why, and nothing is raised. Any other error also leaves the tokens as they were.
+
+        Args:
+            compare: look at one pair's flow again afterwards (one more evaluation, without gradient) and return it, as it
+                was at the first iteration's tokens and as it has become.
+            on_iteration: called after each iteration, for a progress line.
+        """
+        started = time.perf_counter()
+        if self.settings.reset_tokens:
+            self.tokens.reset()
+        before = self.tokens.detached()
+        adam = self._optimiser()
+        pairs: list[tuple[int, int]] | None = None
+        first: tuple[tuple[int, int], Tensor] | None = None
+        try:
+            for _ in range(self.settings.iterations):
+                pairs = None if self.settings.resample_pairs else pairs
+                loss, pairs = self._iterate(model, step, adam, pairs)
+                first = first or (pairs[0], loss.flow[0].detach().float().cpu())
+                if on_iteration is not None:
+                    on_iteration(step)
+            return self._compare(model, step.step, *first) if compare and first else None
+        except NonFiniteError as error:
+            self._undo(before)
+            step.fallback = str(error)
+            return None
+        except BaseException:
+            self._undo(before)
+            raise
+        finally:
+            self._steps_taken += 1
+            step.seconds = time.perf_counter() - started
+
+    def _iterate(
+        self, model: GuidedModel, step: StepReport, adam: torch.optim.Adam, pairs: list[tuple[int, int]] | None
+    ) -> tuple[MotionLoss, list[tuple[int, int]]]:
+        rows = self.tokens.parameters()
+        cond = model.encode(self.tokens.rows)
+        model.check()
+        x0 = model.predict_x0(cond)
+        model.check()
+        pairs = pairs or draw_pairs(len(x0), self.settings, self.generator)
+
+        # The backward pass stops at x0 and goes on from there: the decoder's and the flow's memory is free again when the
+        # denoiser's backward pass begins, and its gradient can be scaled to what half precision holds.
+        x0_leaf = x0.detach().requires_grad_()
+        loss = motion_loss(model, x0_leaf if model.mix is None else model.mix(x0_leaf), pairs, self.settings)
+        _require_finite(loss.total, "loss")
+        gradients = [torch.zeros_like(row) for row in rows]
+        if loss.total.requires_grad:
+            (x0_gradient,) = torch.autograd.grad(loss.total, x0_leaf)
+            _require_finite(x0_gradient, "gradient of the loss for the latents")
+            model.check()
+            gradients = backward_scaled(x0, x0_gradient, rows, retries=2 if model.half else 0)
+        del x0, x0_leaf, cond
+
+        total, reg = loss.total.detach(), None
+        if self.settings.lambda_reg > 0:
+            initial = self.tokens.initial
+            reg = torch.stack([embedding_regulariser(rows, initial[key]) for key, rows in self.tokens.rows.items()]).sum()
+            _require_finite(reg, "embedding regulariser")
+            total = total + self.settings.lambda_reg * reg.detach().to(total.device)
+            for gradient, part in zip(gradients, torch.autograd.grad(reg, rows)):
+                gradient.add_(part, alpha=self.settings.lambda_reg)
+        for gradient in gradients:
+            _require_finite(gradient, "gradient of the loss for the tokens")
+        norm = self._move(adam, gradients)
+        drift, cosine = self.tokens.drift()
+        numbers = [None if part is None else float(part.detach()) for part in (loss.disc, loss.tv, reg, loss.phi)]
+        step.iterations.append(IterationReport(float(total), *numbers, norm, drift, cosine, pairs))
+        model.check()
+        return loss, pairs
+
+    def _move(self, adam: torch.optim.Adam, gradients: list[Tensor]) -> float:
+        """One Adam update; returns the gradients' norm before clipping."""
+        norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])))
+        clip = self.settings.grad_clip
+        shrink = clip / norm if 0 < clip < norm else 1.0
+        for row, gradient in zip(self.tokens.parameters(), gradients):
+            row.grad = gradient * shrink
+        adam.step()
+        adam.zero_grad(set_to_none=True)
+        return norm
+
+    def _optimiser(self) -> torch.optim.Adam:
+        settings = self.settings
+        lr = settings.strength * settings.learning_rate * max(0.0, 1.0 - settings.lr_decay * self._steps_taken)
+        if self._adam is None or settings.fresh_adam:
+            groups = [{"params": [row], "key": key} for key, row in self.tokens.rows.items()]
+            self._adam = torch.optim.Adam(groups, lr=lr, betas=(settings.beta1, settings.beta2))
+        for group in self._adam.param_groups:
+            group["lr"] = lr * (self.tokens.rms(group["key"]) if settings.lr_unit == "relative" else 1.0)
+        return self._adam
+
+    def _undo(self, rows: Mapping[str, Tensor]) -> None:
+        self.tokens.load(rows)
+        self._adam = None
+
+    @torch.no_grad()
+    def _compare(self, model: GuidedModel, step: int, pair: tuple[int, int], before: Tensor) -> FlowSample:
+        x0 = model.predict_x0(model.encode(self.tokens.rows))
+        model.check()
+        x0 = x0 if model.mix is None else model.mix(x0)
+        frames = model.decode(x0[list(pair)])
+        model.check()
+        return FlowSample(step, pair, before, model.flow(frames[:1], frames[1:])[0].float().cpu())
+
+
+def _require_finite(values: Tensor, what: str) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise NonFiniteError(f"The {what} was not finite (NaN or infinity).")

@@ -1,0 +1,158 @@
+"""What a guided run did, in numbers: one `StepReport` per guided step, made of `IterationReport`s."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class IterationReport:
+    """One optimiser iteration; the losses are those at the tokens before Adam moved them.
+
+    Attributes:
+        loss: the weighted sum that is minimised.
+        disc, tv, reg: its three parts before weighting; None if the part is switched off.
+        phi: the discriminator's mean probability that the flow is of a real video, in (0, 1).
+        grad_norm: norm of the loss's gradient over all tokens, before clipping.
+        drift: ||T - T0|| after the iteration.
+        cosine: mean cosine of T with T0 after the iteration.
+        pairs: the frame pairs that were looked at.
+    """
+
+    loss: float
+    disc: float | None
+    tv: float | None
+    reg: float | None
+    phi: float | None
+    grad_norm: float
+    drift: float
+    cosine: float
+    pairs: list[tuple[int, int]]
+
+
+@dataclass
+class StepReport:
+    """One guided sampling step.
+
+    Attributes:
+        step: index into the schedule. sigma: its noise level. run: which pass over the schedule (FreeInit makes several).
+        iterations: what the optimiser did.
+        fallback: why the step used the unoptimised prompt after all, or None.
+        seconds: time that the optimisation took.
+    """
+
+    step: int
+    sigma: float
+    run: int = 0
+    iterations: list[IterationReport] = field(default_factory=list)
+    fallback: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class FlowSample:
+    """The motion of one frame pair before and after a step's optimisation, for the picture.
+
+    Attributes:
+        step: index into the schedule. pair: the two frames.
+        before, after: flow, (2, H, W) in pixels.
+    """
+
+    step: int
+    pair: tuple[int, int]
+    before: Tensor
+    after: Tensor
+
+
+@dataclass
+class GuidanceReport:
+    """Everything a guided run has to tell. It is filled while the sampler runs.
+
+    Attributes:
+        state: "waiting" (not sampled yet), "running", "done", "off" (strength 0 or empty window), "interrupted", "failed".
+        planned: the steps that were to be guided. num_steps: length of the schedule.
+        missed: planned steps that the sampler leapt over.
+        notes: things the user should know.
+        seconds: time spent optimising. sampling_seconds: the whole run. peak_memory: bytes, where the device can tell.
+    """
+
+    state: str = "waiting"
+    settings: dict[str, Any] = field(default_factory=dict)
+    num_steps: int = 0
+    planned: list[int] = field(default_factory=list)
+    missed: list[int] = field(default_factory=list)
+    steps: list[StepReport] = field(default_factory=list)
+    flow: list[FlowSample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    sampling_seconds: float = 0.0
+    peak_memory: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def guided(self) -> list[int]:
+        """The steps whose optimised prompt was used, in order, one entry per time."""
+        return [step.step for step in self.steps if step.fallback is None]
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Forget an earlier run (a node's output may be kept and sampled again)."""
+        fresh = GuidanceReport(state="running", settings=settings)
+        self.__dict__.update(fresh.__dict__)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        lines = [f"state: {self.state}", f"guided steps: {self.guided or 'none'} of {self.num_steps}"]
+        done = [step.iterations for step in self.steps if step.iterations]
+        if done:
+            first, last = done[0][0], done[-1][-1]
+            lines.append(f"loss: {first.loss:.4g} -> {last.loss:.4g}")
+            if first.phi is not None and last.phi is not None:
+                lines.append(f"phi: {first.phi:.3f} -> {last.phi:.3f}")
+            lines.append(f"token drift: {last.drift:.4g} (cosine {last.cosine:.4f})")
+        lines.append(f"seconds: {self.seconds:.1f} optimising, {self.sampling_seconds:.1f} in all")
+        if self.peak_memory is not None:
+            lines.append(f"peak memory: {self.peak_memory / 2**30:.2f} GiB")
+        lines += [f"step {step.step} was not guided: {step.fallback}" for step in self.steps if step.fallback]
+        lines += [f"steps leapt over by the sampler: {self.missed}"] if self.missed else []
+        return "\n".join(lines + self.notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings; flow fields are given by their mean speed in pixels."""
+        values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow")}
+        values["seconds"] = self.seconds
+        values["steps"] = [asdict(step) for step in self.steps]
+        values["flow"] = [
+            {
+                "step": sample.step,
+                "pair": list(sample.pair),
+                "mean_speed_before": float(torch.linalg.vector_norm(sample.before.float(), dim=0).mean()),
+                "mean_speed_after": float(torch.linalg.vector_norm(sample.after.float(), dim=0).mean()),
+            }
+            for sample in self.flow
+        ]
+        return values
+
+    def to_json(self) -> str:
+        """JSON, strictly: a NaN or infinity, as a failed step may hold, becomes null."""
+        return json.dumps(_finite(self.to_dict()), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0:
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,54 @@
+"""Bad input is turned away here, before any work has been done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ...motionprompt_core.report import GuidanceReport
+from .models import ManagedModel
+
+
+def sampler_function(sampler: Any) -> str:
+    """Name of the k-diffusion function behind a ComfyUI SAMPLER; empty if it has none."""
+    return getattr(getattr(sampler, "sampler_function", None), "__name__", "")
+
+
+def check_sampler(sampler: Any) -> None:
+    """Raise ValueError for samplers that do not follow the schedule."""
+    if "dpm_adaptive" in sampler_function(sampler):
+        raise ValueError(
+            "MotionPrompt: dpm_adaptive chooses its own steps, so it cannot be promised which of them are guided. "
+            "Choose another sampler, such as dpmpp_2m, or set strength to 0."
+        )
+
+
+def evaluates_once_off_schedule(sampler: Any) -> bool:
+    """dpm_fast makes exactly one evaluation per step, but at noise levels of its own."""
+    return "dpm_fast" in sampler_function(sampler)
+
+
+def check_frames(latent: Tensor) -> None:
+    """Raise ValueError unless the latents are a batch of at least two frames."""
+    if getattr(latent, "is_nested", False) or latent.ndim != 4:
+        shape = "nested" if getattr(latent, "is_nested", False) else tuple(latent.shape)
+        raise ValueError(
+            f"MotionPrompt: the latents are {shape}, but expected are frames as a batch (frames, channels, height, width), "
+            "as AnimateDiff has them. Other video models are not supported yet."
+        )
+    if len(latent) < 2:
+        raise ValueError(
+            "MotionPrompt: the latent holds one frame, and motion needs at least two. Set batch_size of Empty Latent Image "
+            "to the number of frames (16 for AnimateDiff), and sample with a video model."
+        )
+
+
+def check_discriminator(flow: ManagedModel, discriminator: ManagedModel | None, report: GuidanceReport) -> None:
+    """Note it in the report if the discriminator was trained on another flow model's flow."""
+    if discriminator is None:
+        report.note("No discriminator: the motion is judged by smoothness alone.")
+        return
+    trained, used = discriminator.module.config.flow_model, flow.module.name
+    if trained != used:
+        report.note(f"The discriminator was trained on flow of {trained}, but judges that of {used}. Use {trained}.")

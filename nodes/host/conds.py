@@ -1,0 +1,138 @@
+"""The prompt inside a running sampler: finding the learnable one among the conds, and swapping its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from .tokens import PAYLOAD, Encoded, LearnablePrompt
+
+Conds = dict[str, list[dict[str, Any]]]
+
+
+def find_prompts(conds: Mapping[str, list[dict[str, Any]]]) -> list[LearnablePrompt]:
+    """The learnable prompts of a guider's conds, each once; those of the negative prompt do not count.
+
+    Raises:
+        ValueError: there are none.
+    """
+    prompts = {id(c[PAYLOAD]): c[PAYLOAD] for k in conds if k != "negative" for c in conds[k] if PAYLOAD in c}
+    if not prompts:
+        raise ValueError(
+            "MotionPrompt: the positive conditioning has no learnable tokens. Make it with MotionPrompt Conditioning "
+            "instead of CLIP Text Encode (later nodes may combine, mask or time it)."
+        )
+    return list(prompts.values())
+
+
+def plain_conds(conds: Conds) -> Conds:
+    """The same conds with the plain prompt P wherever P + S was."""
+    return {
+        key: [_with_text(cond, cond[PAYLOAD].plain, _suffix(cond)) if PAYLOAD in cond else cond for cond in entries]
+        for key, entries in conds.items()
+    }
+
+
+def _suffix(cond: dict[str, Any]) -> Tensor | None:
+    """What Conditioning (Concat) put behind the prompt; None if nothing.
+
+    Raises:
+        ValueError: the embeddings were changed in another way, so that they cannot be encoded anew.
+    """
+    now, start = cond.get("cross_attn"), cond[PAYLOAD].start.cond
+    if now is start:
+        return None
+    length = start.shape[1]
+    if isinstance(now, Tensor) and now.shape[0] == start.shape[0] and now.shape[1] >= length:
+        if torch.equal(now[:, :length].to(start.device), start):
+            return now[:, length:] if now.shape[1] > length else None
+    raise ValueError(
+        "MotionPrompt: a node changed the embeddings of MotionPrompt Conditioning (Conditioning Average, Zero Out or the "
+        "like), so the learnable tokens can no longer be found in them. Connect it without that node; combining, "
+        "concatenating, areas, masks, time ranges and ControlNet are fine."
+    )
+
+
+def _with_text(cond: dict[str, Any], text: Encoded, suffix: Tensor | None) -> dict[str, Any]:
+    embeddings = text.cond if suffix is None else torch.cat((text.cond, suffix.to(text.cond)), dim=1)
+    return {**cond, **text.extras, "cross_attn": embeddings}
+
+
+@dataclass
+class _Entry:
+    """One learnable entry of the conds: where it is, and which other entries show the same text (areas)."""
+
+    key: str
+    cond: dict[str, Any]
+    suffix: Tensor | None
+    places: list[tuple[str, int]] = field(default_factory=list)
+
+
+class SwappableConds:
+    """The processed conds of one sampling pass, which can be had with any encoding of the learnable prompts.
+
+    Args:
+        guider: ComfyUI's CFGGuider, its conds processed with the plain prompts.
+        suffixes: per (list, uuid) of a learnable entry, what was concatenated behind its prompt.
+        context: arguments of `encode_model_conds`: noise, device and the keyword arguments.
+    """
+
+    def __init__(self, guider: Any, suffixes: Mapping[tuple[str, Any], Tensor | None], context: dict[str, Any]):
+        self.guider = guider
+        self.plain: Conds = {key: list(entries) for key, entries in guider.conds.items()}
+        self.context = context
+        self.entries: list[_Entry] = []
+        by_text = {}
+        for key, entries in self.plain.items():
+            for cond in entries:
+                if (key, cond["uuid"]) in suffixes and PAYLOAD in cond:
+                    # ComfyUI copies entries to fill areas; a copy shares the object that holds its text.
+                    text = id(cond["model_conds"].get("c_crossattn"))
+                    if text not in by_text:
+                        by_text[text] = _Entry(key, cond, suffixes[key, cond["uuid"]])
+                        self.entries.append(by_text[text])
+        for key, entries in self.plain.items():
+            for index, cond in enumerate(entries):
+                entry = by_text.get(id(cond.get("model_conds", {}).get("c_crossattn")))
+                if entry is not None:
+                    entry.places.append((key, index))
+
+    def with_text(self, texts: Mapping[int, Encoded]) -> Conds:
+        """The conds with each learnable prompt's entries showing `texts[id(prompt)]`."""
+        conds = {key: list(entries) for key, entries in self.plain.items()}
+        for entry in self.entries:
+            text = texts[id(entry.cond[PAYLOAD])]
+            model_conds = self._process(_with_text(entry.cond, text, entry.suffix), entry.key)
+            for key, index in entry.places:
+                place = conds[key][index]
+                conds[key][index] = {**place, "model_conds": {**place["model_conds"], **model_conds}}
+        return conds
+
+    def _process(self, cond: dict[str, Any], key: str) -> dict[str, Any]:
+        context = dict(self.context)
+        noise, device = context.pop("noise"), context.pop("device")
+        extra_conds = self.guider.inner_model.extra_conds
+        [done] = comfy.samplers.encode_model_conds(extra_conds, [cond], noise, device, key, **context)
+        return done["model_conds"]
+
+
+def suffixes(conds: Conds) -> dict[tuple[str, Any], Tensor | None]:
+    """For each learnable entry, by list and uuid: what was concatenated behind its prompt."""
+    return {
+        (key, cond["uuid"]): _suffix(cond)
+        for key, entries in conds.items()
+        if key != "negative"
+        for cond in entries
+        if PAYLOAD in cond
+    }
+
+
+def without_gradient(text: Encoded) -> Encoded:
+    """The same encoding, cut off from its graph."""
+    extras = {key: value.detach() if isinstance(value, Tensor) else value for key, value in text.extras.items()}
+    return replace(text, cond=text.cond.detach(), extras=extras)

@@ -1,0 +1,52 @@
+"""Where weights are: ComfyUI's models/motionprompt (and extra_model_paths.yaml), and weights/ inside the pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from safetensors import SafetensorError, safe_open
+
+from ...motionprompt_core.discriminator import FORMAT
+
+FOLDER = "motionprompt"
+PACK_WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+NOTHING = "(none found: put one into models/motionprompt)"
+
+
+def register() -> None:
+    """Tell ComfyUI about the folders; a user's own come first."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    folder_paths.add_model_folder_path(FOLDER, str(PACK_WEIGHTS))
+    # A new folder name would list every file in it, READMEs included.
+    folder_paths.folder_names_and_paths[FOLDER][1].add(".safetensors")
+
+
+def weight_files() -> list[str]:
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def discriminator_files() -> list[str]:
+    """The files that may be flow discriminators; other weights of this pack, told by their metadata, are left out."""
+    return [name for name in weight_files() if _may_be_discriminator(name)] or [NOTHING]
+
+
+def find(name: str) -> Path:
+    """Path of a weight file.
+
+    Raises:
+        FileNotFoundError: there is none of this name.
+    """
+    path = folder_paths.get_full_path(FOLDER, name)
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
+        raise FileNotFoundError(f"There is no weight file {name!r} in {folders}. Put it there, then press R to refresh.")
+    return Path(path)
+
+
+def _may_be_discriminator(name: str) -> bool:
+    try:
+        with safe_open(str(find(name)), framework="pt") as file:
+            return (file.metadata() or {}).get("format") in (FORMAT, None)
+    except (SafetensorError, OSError, ValueError):
+        return True  # damaged: shown, so that loading it can say what is wrong

@@ -1,0 +1,111 @@
+"""Lets gradients through models that ComfyUI loaded for inference, and puts everything back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+# What other nodes add to the prediction after the model: a loss on the prompt's own estimate does without.
+_CFG_OPTIONS = (
+    "sampler_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_pre_cfg_function",
+    "disable_cfg1_optimization",
+)
+
+
+@contextmanager
+def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it autograd works, and works through `modules`, although ComfyUI runs nodes in inference mode.
+
+    Weights that were made in inference mode are replaced by ordinary tensors on the same memory; AnimateDiff-Evolved's
+    temporal attention, which may lack a backward pass, by PyTorch's. Both are undone on leaving.
+    """
+    undo: list[tuple[Any, str, Any, Any]] = []
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            for module in {id(m): m for root in modules for m in root.modules()}.values():
+                _make_normal(module, undo)
+            with _NormalTensors():
+                yield
+        finally:
+            for table, name, original, replacement in reversed(undo):
+                if table.get(name) is replacement:
+                    table[name] = original
+
+
+def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> None:
+    for table in (module._parameters, module._buffers):
+        for name, tensor in table.items():
+            if tensor is not None and tensor.is_inference():
+                normal: Tensor = _same_memory(tensor)
+                if isinstance(tensor, nn.Parameter):
+                    normal = nn.Parameter(normal, requires_grad=False)
+                undo.append((table, name, tensor, normal))
+                table[name] = normal
+    # AnimateDiff-Evolved's CrossAttentionMM keeps its attention function here and calls it without ComfyUI's override.
+    attention = module.__dict__.get("actual_attention")
+    if callable(attention):
+        undo.append((module.__dict__, "actual_attention", attention, _plain_attention))
+        module.__dict__["actual_attention"] = _plain_attention
+
+
+def _same_memory(tensor: Tensor) -> Tensor:
+    """An ordinary tensor on an inference tensor's memory; a copy for tensor subclasses (quantised weights)."""
+    if type(tensor) not in (Tensor, nn.Parameter):
+        return tensor.clone()
+    normal = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return normal.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+
+
+class _NormalTensors(TorchFunctionMode):
+    """Replaces inference tensors among the arguments of PyTorch calls: masks, strengths and the like that no module owns."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*_normal(args), **_normal(kwargs or {}))
+
+
+def _normal(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _same_memory(value) if type(value) is Tensor and value.is_inference() else value
+    if type(value) in (list, tuple):
+        return type(value)(_normal(item) for item in value)
+    if type(value) is dict:
+        return {key: _normal(item) for key, item in value.items()}
+    return value
+
+
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+    return attention_pytorch(q, k, v, heads, mask, **kwargs)
+
+
+def _attention_override(function: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """ComfyUI's `optimized_attention_override`; flash, sage and chunked attention have no backward pass."""
+    return attention_pytorch(*args, **kwargs)
+
+
+def gradient_options(model_options: dict[str, Any]) -> dict[str, Any]:
+    """Model options for an evaluation that is differentiated: attention with a backward pass, and the bare prediction."""
+    options = {key: value for key, value in model_options.items() if key not in _CFG_OPTIONS}
+    options["transformer_options"] = {
+        **model_options.get("transformer_options", {}),
+        "optimized_attention_override": _attention_override,
+    }
+    return options
+
+
+def computes_in_half(model: Any) -> bool:
+    """Whether a ComfyUI model (BaseModel) computes in fp16, where gradients may overflow."""
+    return (model.manual_cast_dtype or model.get_dtype()) == torch.float16
+
+
+def check_interrupt() -> None:
+    """Stop if the user pressed Cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()

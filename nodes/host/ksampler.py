@@ -1,0 +1,20 @@
+"""ComfyUI's own KSampler, so that noise, preview, progress bar and cancelling are exactly its."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+
+import nodes as comfy_nodes  # ComfyUI's module of that name; this pack's is only ever imported relatively
+
+SAMPLERS = comfy.samplers.KSampler.SAMPLERS
+SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
+
+
+def sample(model: Any, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive: Any, negative: Any,
+           latent_image: dict[str, Any], denoise: float) -> dict[str, Any]:
+    """What the KSampler node does; returns a LATENT."""
+    return comfy_nodes.common_ksampler(
+        model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=denoise
+    )[0]

@@ -1,0 +1,191 @@
+"""One guided sampling run: what happens between the first step and the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from torch import Tensor, nn
+
+from ...motionprompt_core.guidance import GuidedModel, PromptOptimiser
+from ...motionprompt_core.report import StepReport
+from ...motionprompt_core.schedule import StepTracker
+from ...motionprompt_core.tokens import LearnableTokens
+from .checks import evaluates_once_off_schedule
+from .conds import Conds, SwappableConds, without_gradient
+from .decode import FrameDecoder
+from .gradients import check_interrupt, computes_in_half, differentiable, gradient_options
+from .models import modules_of
+from .tokens import Encoded, LearnablePrompt
+
+
+class GuidedRun:
+    """State of one run of a sampler node.
+
+    Args:
+        patch: the MotionPromptPatch. guider: ComfyUI's guider. prompts: the learnable prompts among its conds.
+        suffixes: see `SwappableConds`. decoder: latents to pictures.
+    """
+
+    def __init__(
+        self,
+        patch: Any,
+        guider: Any,
+        prompts: list[LearnablePrompt],
+        suffixes: Mapping[Any, Any],
+        decoder: FrameDecoder,
+        num_frames: int,
+    ):
+        self.patch = patch
+        self.settings = patch.settings
+        self.report = patch.report
+        self.guider = guider
+        self.prompts = prompts
+        self.suffixes = suffixes
+        self.decoder = decoder
+        self.num_frames = num_frames
+        self.passes = 0
+        self.tracker = StepTracker([1.0, 0.0])
+
+    def patchers(self) -> list[Any]:
+        """Everything that must be loaded beside the model."""
+        ours = [self.patch.flow, self.patch.discriminator]
+        found = [self.patch.vae.patcher, *(prompt.clip.patcher for prompt in self.prompts)]
+        found += [model.patcher for model in ours if model is not None]
+        return list({id(patcher.model): patcher for patcher in found}.values())
+
+    @contextmanager
+    def one_pass(
+        self, sampler: Any, sigmas: Tensor, seed: int | None, noise: Tensor, latent_image: Any, denoise_mask: Any
+    ) -> Iterator[None]:
+        """One pass over the schedule; restores the guider's conds afterwards, whatever happens."""
+        conds = self.guider.conds
+        context = {"noise": noise, "device": noise.device, "latent_image": latent_image, "denoise_mask": denoise_mask}
+        self.swap = SwappableConds(self.guider, self.suffixes, {**context, "seed": seed})
+        self.inpaint = None if denoise_mask is None else (latent_image, denoise_mask)
+        initial = {
+            f"{number}.{key}": rows for number, prompt in enumerate(self.prompts) for key, rows in prompt.initial.items()
+        }
+        self.optimiser = PromptOptimiser(LearnableTokens(initial), self.settings, seed or 0)
+        self.tracker = StepTracker(sigmas.tolist(), by_count=evaluates_once_off_schedule(sampler))
+        self.due = set(self.report.planned)
+        try:
+            yield
+        finally:
+            self.guider.conds = conds
+            self.report.missed += sorted(self.due)
+            self.passes += 1
+
+    def begin_steps(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any) -> None:
+        """Called before each evaluation: if a step begins with it, put the step's prompt in place."""
+        began = self.tracker.observe(float(timestep.flatten()[0]))
+        if not began:
+            return
+        due = sorted(self.due.intersection(began))
+        if due:
+            self.due.discard(due[-1])
+            self._guide(due[-1], executor, x, timestep, model_options, seed)
+        elif self.settings.outside_window == "tokens":
+            self._show_tokens()
+        else:
+            self.guider.conds = self.swap.plain
+
+    def _guide(
+        self, step: int, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any
+    ) -> None:
+        report = StepReport(step, float(timestep.flatten()[0]), self.passes)
+        last = step == max(self.report.planned)
+        conds, cfg = self.guider.conds, getattr(self.guider, "cfg", None)
+        try:
+            with differentiable(self._modules()):
+                evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), gradient_options(model_options), seed)
+                flow = self.optimiser.optimise(evaluation.as_guided_model(), report, last, self._progress)
+        finally:
+            self.guider.conds = conds
+            if cfg is not None:
+                self.guider.cfg = cfg
+        self.report.steps.append(report)
+        self.report.flow += [flow] if flow is not None else []
+        if report.fallback is None or self.settings.outside_window == "tokens":
+            self._show_tokens()
+        else:
+            self.guider.conds = self.swap.plain
+        comfy.model_management.soft_empty_cache()
+
+    def encode(self, rows: Mapping[str, Tensor]) -> dict[int, Encoded]:
+        """Every learnable prompt encoded with its rows, by id."""
+        texts = {}
+        for number, prompt in enumerate(self.prompts):
+            check_interrupt()
+            texts[id(prompt)] = prompt.encode({key: rows[f"{number}.{key}"] for key in prompt.initial})
+        return texts
+
+    @torch.no_grad()
+    def _show_tokens(self) -> None:
+        texts = {key: without_gradient(text) for key, text in self.encode(self.optimiser.tokens.detached()).items()}
+        self.guider.conds = self.swap.with_text(texts)
+
+    def _modules(self) -> list[nn.Module]:
+        modules = modules_of([self.guider.model_patcher, *getattr(self.guider, "loaded_models", []), *self.patchers()])
+        for entries in self.swap.plain.values():
+            for cond in entries:
+                control = cond.get("control")
+                while control is not None:
+                    network = getattr(control, "control_model", None)
+                    modules += [network] if isinstance(network, nn.Module) else []
+                    control = getattr(control, "previous_controlnet", None)
+        return modules
+
+    def _progress(self, step: StepReport) -> None:
+        if self.patch.status is None:
+            return
+        first, now = step.iterations[0], step.iterations[-1]
+        phi = "" if now.phi is None else f" | phi {first.phi:.3f} -> {now.phi:.3f}"
+        done = f"{len(step.iterations)}/{self.settings.iterations}"
+        self.patch.status(f"MotionPrompt step {step.step + 1}, iteration {done}{phi} | drift {now.drift:.4f}")
+
+
+class _Evaluation:
+    """The model at one step's noise, as the core wants to see it."""
+
+    def __init__(self, run: GuidedRun, executor: Any, x: Tensor, timestep: Tensor, options: dict[str, Any], seed: Any):
+        self.run = run
+        self.executor = executor
+        self.x, self.timestep, self.options, self.seed = x, timestep, options, seed
+
+    def as_guided_model(self) -> GuidedModel:
+        patch = self.run.patch
+        return GuidedModel(
+            encode=lambda rows: self.run.swap.with_text(self.run.encode(rows)),
+            predict_x0=self.predict_x0,
+            decode=self.run.decoder,
+            flow=patch.flow.module,
+            discriminator=None if patch.discriminator is None else patch.discriminator.module,
+            mix=self._mixer() if self.run.settings.loss_on == "cfg" else None,
+            check=check_interrupt,
+            half=computes_in_half(self.run.guider.inner_model),
+        )
+
+    def predict_x0(self, conds: Conds, cfg: float = 1.0) -> Tensor:
+        """Tweedie's estimate from the conds alone; the negative prompt is not evaluated at cfg 1."""
+        guider = self.run.guider
+        guider.conds = conds
+        if hasattr(guider, "cfg"):
+            guider.cfg = cfg
+        x0 = self.executor(self.x, self.timestep, self.options, self.seed)
+        if self.run.inpaint is not None:
+            latent, mask = self.run.inpaint
+            x0 = x0 * mask + latent * (1 - mask)
+        return x0
+
+    def _mixer(self) -> Any:
+        """x0 of the prompt -> classifier-free guidance with the negative prompt, which is evaluated once, here."""
+        scale = getattr(self.run.guider, "cfg", 1.0)
+        if scale == 1.0:
+            return None
+        with torch.no_grad():
+            uncond = self.predict_x0(self.run.swap.plain, cfg=0.0)
+        return lambda x0: uncond + scale * (x0 - uncond)

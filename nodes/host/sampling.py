@@ -1,0 +1,142 @@
+"""MotionPrompt as a patch of ComfyUI's MODEL: wrappers around sampling, added to a clone and never overwriting others.
+
+- OUTER_SAMPLE, once per sampler node: checks the input, shows the plain prompt to everything else, keeps the report.
+- PREPARE_SAMPLING: has text encoder, VAE, flow model and discriminator loaded with the model, and memory set aside.
+- SAMPLER_SAMPLE, once per pass over the schedule (FreeInit makes several): fresh tokens, fresh step counting.
+- PREDICT_NOISE, at each evaluation: optimises the tokens when a guided step begins, then lets the sampler go on.
+
+A run lives in the guider's transformer options, so that a patched model that is kept and used again starts afresh.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ...motionprompt_core.report import GuidanceReport
+from ...motionprompt_core.schedule import guided_steps
+from ...motionprompt_core.settings import GuidanceSettings
+from .checks import check_discriminator, check_frames, check_sampler
+from .conds import find_prompts, plain_conds, suffixes
+from .decode import FrameDecoder, frame_size
+from .memory import reserved
+from .models import ManagedModel
+from .run import GuidedRun
+
+KEY = "motionprompt"
+
+
+class MotionPromptPatch:
+    """What guides a sampler node.
+
+    Args:
+        settings: see `GuidanceSettings`.
+        vae: ComfyUI's VAE, for looking at frames.
+        flow, discriminator: the models, the latter None to go by smoothness alone.
+        report: filled while sampling.
+        status: shown a short line of text at each guided step.
+    """
+
+    def __init__(
+        self,
+        settings: GuidanceSettings,
+        vae: Any,
+        flow: ManagedModel,
+        discriminator: ManagedModel | None,
+        report: GuidanceReport,
+        status: Callable[[str], None] | None = None,
+    ):
+        self.settings = settings
+        self.vae = vae
+        self.flow = flow
+        self.discriminator = discriminator
+        self.report = report
+        self.status = status
+
+    def attach(self, model: Any) -> Any:
+        """A clone of a MODEL that is guided wherever it is sampled; an earlier MotionPrompt patch on it is replaced."""
+        model = model.clone()
+        for kind, wrapper in (
+            (WrappersMP.OUTER_SAMPLE, self._outer_sample),
+            (WrappersMP.PREPARE_SAMPLING, self._prepare_sampling),
+            (WrappersMP.SAMPLER_SAMPLE, self._sampler_sample),
+            (WrappersMP.PREDICT_NOISE, self._predict_noise),
+        ):
+            model.remove_wrappers_with_key(kind, KEY)
+            model.add_wrapper_with_key(kind, KEY, wrapper)
+        return model
+
+    def _outer_sample(self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any):
+        guider, report = executor.class_obj, self.report
+        report.begin(self.settings.to_dict())
+        report.num_steps = len(sigmas) - 1
+        report.planned = guided_steps(report.num_steps, self.settings)
+        started = time.perf_counter()
+        original_options, original_conds = guider.model_options, guider.conds
+        try:
+            run = self._begin(guider, noise, sampler) if report.planned else None
+            transformer_options = {**original_options.get("transformer_options", {}), KEY: run}
+            guider.model_options = {**original_options, "transformer_options": transformer_options}
+            guider.conds = plain_conds(original_conds)
+            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            report.state = "done" if report.planned else "off"
+            return result
+        except comfy.model_management.InterruptProcessingException:
+            report.state = "interrupted"
+            raise
+        except BaseException as error:
+            report.state = "failed"
+            report.note(f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            guider.model_options = original_options
+            guider.conds = original_conds
+            report.sampling_seconds = time.perf_counter() - started
+
+    def _begin(self, guider: Any, noise: torch.Tensor, sampler: Any) -> GuidedRun:
+        """Check everything that can be checked before any work, and make a run."""
+        prompts = find_prompts(guider.conds)
+        found = suffixes(guider.conds)
+        check_sampler(sampler)
+        check_frames(noise)
+        model = guider.model_patcher.model
+        decoder = FrameDecoder(self.vae, model)
+        self.flow.module.check_size(*frame_size(self.vae, noise))
+        check_discriminator(self.flow, self.discriminator, self.report)
+        return GuidedRun(self, guider, prompts, found, decoder, len(noise))
+
+    def _prepare_sampling(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any):
+        run = _run_of(kwargs.get("model_options"))
+        if run is None:
+            return executor(model, noise_shape, conds, *args, **kwargs)
+        with reserved(model, run, noise_shape):
+            return executor(model, noise_shape, conds, *args, **kwargs)
+
+    def _sampler_sample(self, executor: Any, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any):
+        run = _run_of(extra_args["model_options"])
+        if run is None:
+            return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
+        noise, latent_image, denoise_mask = (*args, None, None, None)[:3]
+        with run.one_pass(executor.class_obj, sigmas, extra_args.get("seed"), noise, latent_image, denoise_mask):
+
+            def report_step(state: Any, *more: Any) -> Any:
+                run.tracker.step_done()
+                return callback(state, *more) if callback is not None else None
+
+            return executor(guider, sigmas, extra_args, report_step, *args, **kwargs)
+
+    def _predict_noise(self, executor: Any, x: Any, timestep: Any, model_options: Any = None, seed: Any = None) -> Any:
+        model_options = model_options or {}
+        run = _run_of(model_options)
+        if run is not None:
+            run.begin_steps(executor, x, timestep, model_options, seed)
+        return executor(x, timestep, model_options, seed)
+
+
+def _run_of(model_options: dict[str, Any] | None) -> GuidedRun | None:
+    return ((model_options or {}).get("transformer_options") or {}).get(KEY)

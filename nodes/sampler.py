@@ -1,0 +1,93 @@
+"""MotionPrompt KSampler, Apply MotionPrompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..motionprompt_core.report import GuidanceReport
+from .host import ksampler
+from .host.sampling import MotionPromptPatch
+from .host.schema import ReportType, make, schema
+from .host.status import status_line
+from .options import advanced, model_inputs, settings_from, sliders
+
+
+class MotionPromptKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MotionPromptKSampler",
+            display_name="MotionPrompt KSampler",
+            description="KSampler for video models that improves the motion while it samples: at the early steps it looks "
+            "at the motion between frames and adjusts the learnable tokens of the prompt until it looks real.",
+            search_aliases=["motionprompt", "ksampler", "temporal consistency", "flicker"],
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                make(io.Model.Input, "model", tooltip="The video model, for example from AnimateDiff-Evolved."),
+                make(io.Int.Input, "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                     tooltip="The seed of the noise and of the frame pairs: the same seed makes the same video."),
+                make(io.Int.Input, "steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
+                make(io.Float.Input, "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                     tooltip="Classifier-free guidance: higher follows the prompt more closely."),
+                make(io.Combo.Input, "sampler_name", options=ksampler.SAMPLERS,
+                     tooltip="The sampling algorithm: any but dpm_adaptive."),
+                make(io.Combo.Input, "scheduler", options=ksampler.SCHEDULERS, tooltip="How the noise is removed over the "
+                     "steps."),
+                make(io.Conditioning.Input, "positive", tooltip="From MotionPrompt Conditioning."),
+                make(io.Conditioning.Input, "negative", tooltip="What should not be in the video."),
+                make(io.Latent.Input, "latent_image", tooltip="The frames to denoise, as a batch: at least two."),
+                make(io.Float.Input, "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+                     tooltip="Less than 1 keeps the structure of the given frames."),
+                *model_inputs(),
+                *sliders(),
+                *advanced(),
+            ],
+            outputs=[
+                make(io.Latent.Output, display_name="latent", tooltip="The denoised frames."),
+                make(ReportType.Output, display_name="report", tooltip="What the guidance did, for MotionPrompt Report."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive: Any,
+                negative: Any, latent_image: Any, denoise: float, vae: Any, flow_model: Any, discriminator: Any = None,
+                **widgets: Any) -> io.NodeOutput:
+        report = GuidanceReport()
+        status = status_line(cls.hidden.unique_id if cls.hidden is not None else None)
+        patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report, status)
+        latent = ksampler.sample(
+            patch.attach(model), seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise
+        )
+        return io.NodeOutput(latent, report)
+
+
+class ApplyMotionPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MotionPromptApply",
+            display_name="Apply MotionPrompt",
+            description="The same as MotionPrompt KSampler for any sampler node: the model that comes out is guided "
+            "wherever it is sampled. The window counts the steps of that sampler node.",
+            search_aliases=["motionprompt", "model patch", "temporal consistency"],
+            inputs=[
+                make(io.Model.Input, "model", tooltip="The video model; before or after AnimateDiff-Evolved's nodes."),
+                *model_inputs(),
+                *sliders(),
+                *advanced(),
+            ],
+            outputs=[
+                make(io.Model.Output, display_name="model", tooltip="The guided model, for any sampler node. Its positive "
+                     "conditioning must come from MotionPrompt Conditioning."),
+                make(ReportType.Output, display_name="report", tooltip="Filled when the model is sampled: connect it to "
+                     "MotionPrompt Report together with the sampler's latent."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, vae: Any, flow_model: Any, discriminator: Any = None, **widgets: Any) -> io.NodeOutput:
+        report = GuidanceReport()
+        patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report)
+        return io.NodeOutput(patch.attach(model), report)

@@ -1,0 +1,38 @@
+"""Nodes that only the tests need: tiny random models of the SD1.5 and AnimateDiff kind."""
+
+from __future__ import annotations
+
+import torch
+
+from . import models
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class TinyVideoModel:
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"dtype": (list(DTYPES),), "seed": ("INT", {"default": 0, "min": 0, "max": 1000})}}
+
+    def make(self, dtype, seed):
+        return models.tiny_model(seed, DTYPES[dtype]), models.tiny_clip(seed + 1), models.tiny_vae(seed + 2)
+
+
+class TinyMotionModel:
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("MOTION_MODEL_ADE",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"version": (["v1", "v2", "v3"],)}}
+
+    def make(self, version):
+        return (models.tiny_motion_model(version),)
+
+
+NODE_CLASS_MAPPINGS = {"TinyVideoModel": TinyVideoModel, "TinyMotionModel": TinyMotionModel}
