@@ -7,9 +7,10 @@
     python run.py comfy   open a ComfyUI with this pack at http://127.0.0.1:8188
 
 The first use makes a virtual environment in .venv and installs what is needed (needs a network); nothing else on the
-machine changes. Further arguments go to the command. Environment variables: COMFYUI_PATH, a ComfyUI with
-AnimateDiff-Evolved (default ~/comfy/ComfyUI); COMFYUI_PATH_2, a second ComfyUI for the tests; MOTIONPROMPT_VENV, another
-place for the environment.
+machine changes. Further arguments go to the command. Environment variables:
+    COMFYUI_PATH        a ComfyUI with AnimateDiff-Evolved (default ~/comfy/ComfyUI)
+    COMFYUI_PATH_2      a second ComfyUI for the tests
+    MOTIONPROMPT_VENV   another place for the virtual environment
 """
 
 import hashlib
