@@ -1,0 +1,194 @@
+"""The flow discriminator: what it sees, what it costs, how its file is written, and which files it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from motionprompt_core.discriminator import (
+    DiscriminatorConfig,
+    FlowDiscriminator,
+    load_discriminator,
+    save_discriminator,
+)
+
+TINY = DiscriminatorConfig(
+    img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, mlp_hidden=32,
+    flow_model="raft_small", trained_on="nothing", family="test",
+)
+
+
+def tiny(seed: int = 0, config: DiscriminatorConfig = TINY) -> FlowDiscriminator:
+    torch.manual_seed(seed)
+    return FlowDiscriminator(config).eval()
+
+
+def some_flow(batch: int = 2, height: int = 48, width: int = 64) -> torch.Tensor:
+    return 3 * torch.randn(batch, 2, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def rewrite(path, *, header=None, change=None):
+    """Save the file anew with other metadata or tensors."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    if change:
+        change(state)
+    save_file(state, path, metadata={**metadata, **(header or {})})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "disc.safetensors"
+    save_discriminator(tiny(), path, auroc=0.875, clips=12)
+    return path
+
+
+def test_the_default_is_small():
+    assert sum(parameter.numel() for parameter in FlowDiscriminator(DiscriminatorConfig()).parameters()) < 1.5e6
+
+
+@pytest.mark.parametrize("size", [(64, 64), (72, 128), (32, 32)])
+def test_one_logit_a_flow_at_any_size(size):
+    assert tiny()(some_flow(3, *size)).shape == (3,)
+
+
+def test_what_it_sees_does_not_depend_on_resolution():
+    """The same motion at twice the resolution has twice the pixels: the network must see the same."""
+    model = tiny()
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    flow = torch.stack((torch.sin(2 * x), torch.cos(2 * y))).unsqueeze(0) * 3
+    large = torch.nn.functional.interpolate(flow, scale_factor=4, mode="bilinear") * 4
+    assert (model.normalise(flow) - model.normalise(large)).abs().max() < 0.02
+    assert model(flow).item() == pytest.approx(model(large).item(), abs=2e-3)
+
+
+def test_huge_motion_stays_in_range():
+    assert model_range(1e5) < 15 < 1e5 and torch.isfinite(tiny()(some_flow() * 1e5)).all()
+
+
+def model_range(factor: float) -> float:
+    return tiny().normalise(some_flow() * factor).abs().max().item()
+
+
+def test_gradient_agrees_with_central_differences():
+    model = tiny().double()
+    flow, direction = some_flow(1).double(), some_flow(1, 48, 64).flip(3).double()
+    flow.requires_grad_()
+    (gradient,) = torch.autograd.grad(model(flow).sum(), flow)
+    with torch.no_grad():
+        numeric = (model(flow + 1e-5 * direction) - model(flow - 1e-5 * direction)).item() / 2e-5
+    assert abs(numeric) > 1e-6
+    assert (gradient * direction).sum().item() == pytest.approx(numeric, rel=1e-5)
+
+
+def test_saved_and_loaded_is_the_same(saved):
+    model = load_discriminator(saved)
+    assert torch.equal(model(some_flow()), tiny()(some_flow()))
+    assert model.config == TINY
+    assert model.metadata == {"auroc": 0.875, "clips": 12}
+    assert not model.training and not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_measurements_survive_saving_again(saved):
+    save_discriminator(load_discriminator(saved), saved, accuracy=0.8)
+    assert load_discriminator(saved).metadata == {"auroc": 0.875, "clips": 12, "accuracy": 0.8}
+
+
+def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def full_disk(*_args, **_kwargs):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("motionprompt_core.files.save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        save_discriminator(tiny(1), saved)
+    assert saved.read_bytes() == before
+    assert [file.name for file in saved.parent.iterdir()] == [saved.name]
+
+
+def test_backbone_starts_from_given_weights(tmp_path):
+    source = tiny(5, replace(TINY, img_size=64)).backbone
+    save_file(source.state_dict(), tmp_path / "vit.safetensors")
+    model = FlowDiscriminator(TINY, pretrained=tmp_path / "vit.safetensors")
+    assert torch.equal(model.backbone.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
+    assert model(some_flow()).shape == (2,)  # the positions of the larger picture were resized
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file .*gone.safetensors"):
+        load_discriminator(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_truncated_file(saved, share):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError, match="disc.safetensors cannot be read: it is truncated.*again"):
+        load_discriminator(saved)
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_a_pickle_is_refused_whatever_its_name(saved, old_format):
+    torch.save(tiny().state_dict(), saved, _use_new_zipfile_serialization=not old_format)
+    with pytest.raises(ValueError, match="disc.safetensors is a pickle.*expected a .safetensors"):
+        load_discriminator(saved)
+
+
+def test_another_model_is_refused(saved):
+    save_file(tiny().state_dict(), saved)
+    with pytest.raises(ValueError, match="another architecture: a safetensors file without a flow discriminator's"):
+        load_discriminator(saved)
+
+
+def test_other_tensors_than_the_configuration_says(saved):
+    rewrite(saved, header={"config": json.dumps({**asdict(TINY), "depth": 3})})
+    with pytest.raises(ValueError, match=r"another architecture: 12 expected tensors are missing \(backbone.blocks.2"):
+        load_discriminator(saved)
+    rewrite(saved, header={"config": json.dumps({**asdict(TINY), "mlp_hidden": 48})})
+    with pytest.raises(ValueError, match=r"head.0.bias has shape \(32,\), expected \(48,\)"):
+        load_discriminator(saved)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(saved, bad):
+    rewrite(saved, change=lambda state: state["head.2.weight"].view(-1)[7:8].fill_(bad))
+    with pytest.raises(ValueError, match="disc.safetensors is damaged: head.2.weight has NaN or infinite.*again"):
+        load_discriminator(saved)
+
+
+@pytest.mark.parametrize("config", [
+    "no json", "[]", '{"wings": 2}', '{"depth": "many"}', '{"backbone": "resnet50"}', '{"backbone": "vit_unheard_of"}',
+    '{"noise_conditioned": true}',
+])
+def test_a_configuration_that_cannot_be_used(saved, config):
+    rewrite(saved, header={"config": config})
+    with pytest.raises(ValueError, match="disc.safetensors has a configuration that cannot be used.*update"):
+        load_discriminator(saved)
+
+
+def test_a_newer_file_format(saved):
+    rewrite(saved, header={"format_version": "2"})
+    with pytest.raises(ValueError, match="format version 2, expected 1.*update"):
+        load_discriminator(saved)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"patch_size": 7}, "img_size 32 is no multiple of patch_size 7"),
+    ({"num_heads": 5}, "embed_dim 32 is no multiple of num_heads 5"),
+    ({"depth": 0}, "depth is 0, expected more than 0"),
+])
+def test_impossible_configurations_are_refused_where_they_are_made(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **change)
+
+
+def test_something_that_is_no_flow_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(1, 3, 8, 8\), expected \(B, 2, H, W\)"):
+        tiny()(torch.zeros(1, 3, 8, 8))

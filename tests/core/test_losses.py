@@ -1,0 +1,102 @@
+"""The three losses: values by hand, gradients, stability, and the order that each must keep."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from motionprompt_core.losses import adversarial_loss, embedding_regulariser, total_variation
+
+FORMS = ("saturating", "non_saturating")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_adversarial_loss_is_the_formula(form):
+    logits = torch.linspace(-4, 4, 9, dtype=torch.float64)
+    phi = torch.sigmoid(logits)
+    expected = {"saturating": torch.log(1 - phi), "non_saturating": -torch.log(phi)}[form].mean()
+    assert adversarial_loss(logits, form).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_adversarial_loss_falls_as_motion_looks_more_real(form):
+    losses = [adversarial_loss(torch.tensor([x]), form).item() for x in (-5.0, -1.0, 0.0, 1.0, 5.0)]
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("logit", [-1e4, -100.0, 100.0, 1e4])
+def test_adversarial_loss_is_finite_for_certain_discriminators(form, logit):
+    logits = torch.tensor([logit], requires_grad=True)
+    loss = adversarial_loss(logits, form)
+    loss.backward()
+    assert math.isfinite(loss.item()) and math.isfinite(logits.grad.item())
+
+
+def test_only_the_non_saturating_form_has_a_gradient_where_a_fake_is_certain():
+    gradients = {}
+    for form in FORMS:
+        logits = torch.tensor([-12.0], requires_grad=True)
+        adversarial_loss(logits, form).backward()
+        gradients[form] = logits.grad.item()
+    assert gradients["saturating"] == pytest.approx(0, abs=1e-5)
+    assert gradients["non_saturating"] == pytest.approx(-1, abs=1e-5)
+
+
+def test_total_variation_by_hand():
+    flow = torch.zeros(1, 2, 2, 3)
+    flow[0, 0] = torch.tensor([[0.0, 1.0, 3.0], [0.0, 1.0, 3.0]])  # right: 4 differences 1, 2, 1, 2; down: none
+    flow[0, 1] = torch.tensor([[0.0, 0.0, 0.0], [2.0, 2.0, 2.0]])  # right: none; down: 2, 2, 2
+    assert total_variation(flow, "sum").item() == pytest.approx(6 + 6)
+    assert total_variation(flow, "mean").item() == pytest.approx(6 / 8 + 6 / 6)
+
+
+def test_total_variation_mean_does_not_depend_on_size_but_sum_does():
+    ramp = torch.linspace(0, 10, 11).expand(1, 2, 11, 11)
+    large = torch.linspace(0, 40, 41).expand(1, 2, 41, 41)
+    assert total_variation(ramp).item() == pytest.approx(total_variation(large).item(), rel=1e-5)
+    assert total_variation(large, "sum") > 10 * total_variation(ramp, "sum")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_total_variation_ignores_uniform_motion_and_batch_size(reduction):
+    assert total_variation(torch.full((2, 2, 5, 5), 7.0), reduction).item() == 0
+    flow = torch.randn(1, 2, 6, 7, generator=torch.Generator().manual_seed(0))
+    assert total_variation(flow.repeat(3, 1, 1, 1), reduction).item() == pytest.approx(
+        total_variation(flow, reduction).item(), rel=1e-5
+    )
+
+
+def test_embedding_regulariser_is_zero_at_the_start_and_pulls_back():
+    initial = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    assert embedding_regulariser(initial, initial).item() == 0
+    tokens = (initial + torch.tensor([[0.5], [-1.0]])).requires_grad_()
+    loss = embedding_regulariser(tokens, initial)
+    loss.backward()
+    assert loss.item() == pytest.approx(8 * 0.25 + 8 * 1.0, rel=1e-5)
+    assert torch.allclose(tokens.grad, 2 * (tokens.detach() - initial))
+
+
+def test_gradients_agree_with_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    flow = torch.randn(2, 2, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True)
+    tokens = torch.randn(2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    for reduction in ("mean", "sum"):
+        assert torch.autograd.gradcheck(lambda f, r=reduction: total_variation(f, r), flow)
+    for form in FORMS:
+        assert torch.autograd.gradcheck(lambda x, f=form: adversarial_loss(x, f), logits)
+    assert torch.autograd.gradcheck(lambda t: embedding_regulariser(t, torch.zeros_like(t)), tokens)
+
+
+def test_unknown_choices_and_shapes_are_refused():
+    with pytest.raises(ValueError, match="form is 'hinge', expected 'saturating' or"):
+        adversarial_loss(torch.zeros(1), "hinge")
+    with pytest.raises(ValueError, match="reduction is 'max', expected 'mean' or 'sum'"):
+        total_variation(torch.zeros(1, 2, 4, 4), "max")
+    with pytest.raises(ValueError, match=r"shape \(1, 2, 1, 4\)"):
+        total_variation(torch.zeros(1, 2, 1, 4))
+    with pytest.raises(ValueError, match=r"\(1, 8\), expected .*\(2, 8\)"):
+        embedding_regulariser(torch.zeros(1, 8), torch.zeros(2, 8))
