@@ -204,6 +204,7 @@ def pip_install(name, options, log):
         errors="replace",
     )  # fmt: skip
     tail = []
+    assert process.stdout is not None
     try:
         for line in process.stdout:
             log.write(line)

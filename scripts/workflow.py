@@ -2,7 +2,7 @@
 
 Does what the frontend's "Export (API)" does for graphs of ordinary nodes: links, widgets, the value that the seed's
 "control after generate" keeps, converted widgets, muted and bypassed nodes, Reroute, Primitive and notes. Subgraphs are
-refused with a message. Checked in the tests against comfy-cli's converter.
+refused with a message.
 """
 
 from __future__ import annotations
@@ -103,29 +103,35 @@ def set_inputs(prompt: Prompt, class_type: str, **values: Any) -> list[str]:
 def _widget_values(node: Node, schema: Mapping[str, Any]) -> dict[str, Any]:
     """Widget name -> value. Saved values are positional, in the order of the schema's widgets."""
     saved = node.get("widgets_values") or []
-    widgets = _widgets(schema)
-    if isinstance(saved, Mapping):  # some packs save by name
-        return {name: saved.get(name, default_value(spec)) for name, spec in widgets}
     values: dict[str, Any] = {}
-    position = 0
-    for name, spec in widgets:
-        value = saved[position] if position < len(saved) else default_value(spec)
+    for position, (name, spec) in enumerate(_widgets(schema)):
+        if name is None:
+            continue
+        if isinstance(saved, Mapping):  # some packs save by name
+            value = saved.get(name, default_value(spec))
+        else:
+            value = saved[position] if position < len(saved) else default_value(spec)
         values[name] = {"__value__": value} if isinstance(value, list) else value
-        position += 1 + _companions(name, spec)
     return values
 
 
-def _widgets(schema: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
-    """(name, spec) of the inputs that the frontend draws as widgets, in its order."""
-    widgets = []
+def _widgets(schema: Mapping[str, Any]) -> list[tuple[str | None, list[Any]]]:
+    """(name, spec) of a node's widgets in the frontend's order; (None, []) for those that it adds and does not send."""
+    widgets: list[tuple[str | None, list[Any]]] = []
     for group in ("required", "optional"):
         specs = schema["input"].get(group) or {}
+        uploads = 0
         for name in (schema.get("input_order") or {}).get(group) or specs:
             spec = specs[name]
             options = _options(spec)
             is_widget = isinstance(spec[0], list) or spec[0] in WIDGET_TYPES
-            if is_widget and not options.get("forceInput") and not options.get("rawLink"):
-                widgets.append((name, spec))
+            if not is_widget or options.get("forceInput") or options.get("rawLink"):
+                continue
+            widgets.append((name, spec))
+            if options.get("control_after_generate", spec[0] == "INT" and name in ("seed", "noise_seed")):
+                widgets.append((None, []))
+            uploads += any(options.get(key) for key in UPLOADS)
+        widgets += [(None, [])] * uploads  # the buttons come after the group's own widgets
     return widgets
 
 
@@ -139,15 +145,10 @@ def default_value(spec: list[Any]) -> Any:
     if "default" in options:
         return options["default"]
     choices = spec[0] if isinstance(spec[0], list) else options.get("options")
-    return choices[0] if choices else {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}.get(spec[0])
-
-
-def _companions(name: str, spec: list[Any]) -> int:
-    """How many extra saved values the frontend puts after this widget: control-after-generate, an upload button."""
-    options = _options(spec)
-    seed_like = spec[0] == "INT" and name in ("seed", "noise_seed")
-    controlled = bool(options.get("control_after_generate", seed_like))
-    return int(controlled) + int(any(options.get(key) for key in UPLOADS))
+    if choices:
+        return choices[0]
+    empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
+    return empty.get(spec[0]) if isinstance(spec[0], str) else None
 
 
 class _Graph:
