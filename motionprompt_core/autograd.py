@@ -12,8 +12,9 @@ from torch import Tensor
 def save_copies() -> AbstractContextManager[None]:
     """Within it, autograd keeps copies of intermediate results instead of references.
 
-    Layers that change a tensor in place after another operation saved it for the backward pass (`x += attention(x)` in CLIP
-    and T5 implementations) are then differentiable. Costs the memory of the copies. Weights (leaves) are not copied.
+    Layers that change a tensor in place after another operation saved it for the backward pass (`x += attention(x)`
+    in CLIP and T5 implementations) are then differentiable. Costs the memory of the copies. Weights (leaves) are not
+    copied.
     """
     return torch.autograd.graph.saved_tensors_hooks(_copy_unless_leaf, lambda saved: saved)
 
@@ -36,15 +37,15 @@ def power_of_two_scale(gradient: Tensor, target: float = 1.0) -> float:
 def backward_scaled(output: Tensor, gradient: Tensor, inputs: list[Tensor], retries: int = 0) -> list[Tensor]:
     """Gradients of sum(output * gradient) for `inputs`, computed at a scale that half precision can hold.
 
-    A pass that overflows is repeated at a smaller scale, 2^-8 each time, up to `retries` times. The caller looks at whether
-    what comes back is finite. An input that `output` does not depend on gets zeros.
+    A pass that overflows is repeated at a smaller scale, 2^-8 each time, up to `retries` times. The caller looks at
+    whether what comes back is finite. An input that `output` does not depend on gets zeros.
     """
     scale = power_of_two_scale(gradient)
     while True:
         scaled = torch.autograd.grad(
             output, inputs, grad_outputs=gradient * scale, retain_graph=retries > 0, allow_unused=True
         )
-        found = [torch.zeros_like(i) if g is None else g.to(i.dtype) for g, i in zip(scaled, inputs)]
+        found = [torch.zeros_like(i) if g is None else g.to(i.dtype) for g, i in zip(scaled, inputs, strict=True)]
         if retries == 0 or all(bool(torch.isfinite(g).all()) for g in found):
             return [g / scale for g in found]
         retries -= 1

@@ -39,11 +39,12 @@ class GuidedModel:
     Attributes:
         encode: rows T per text encoder -> conditioning, of any type, differentiable in T.
         predict_x0: conditioning -> clean latents (F, C, h, w) of the F frames, differentiable in the conditioning.
-        decode: some frames' latents (N, C, h, w) -> pictures (N, 3, H, W), nominally in [0, 1] but not clamped (a clamp would
-            stop the gradient).
+        decode: some frames' latents (N, C, h, w) -> pictures (N, 3, H, W), nominally in [0, 1] but not clamped (a
+            clamp would stop the gradient).
         flow: pictures a, b (B, 3, H, W) -> motion from a to b (B, 2, H, W) in pixels.
         discriminator: flow (B, 2, H, W) -> logits (B,), positive for the motion of real videos; None to go without.
-        mix: clean latents from the prompt alone -> mixed with the negative prompt's (CFG); None to take them as they are.
+        mix: clean latents from the prompt alone -> mixed with the negative prompt's (CFG); None to take them as they
+            are.
         check: called between the parts of an iteration; may raise to stop (a user's interrupt).
         half: the denoiser computes in half precision, so that an overflow in the backward pass is worth a second try.
     """
@@ -142,8 +143,8 @@ class PromptOptimiser:
         `step.fallback` says why, and nothing is raised. Any other error also leaves the tokens as they were.
 
         Args:
-            compare: look at one pair's flow again afterwards (one more evaluation, without gradient) and return it, as it
-                was at the first iteration's tokens and as it has become.
+            compare: look at one pair's flow again afterwards (one more evaluation, without gradient) and return it,
+                as it was at the first iteration's tokens and as it has become.
             on_iteration: called after each iteration, for a progress line.
         """
         started = time.perf_counter()
@@ -182,7 +183,8 @@ class PromptOptimiser:
         model.check()
         pairs = pairs or draw_pairs(len(x0), self.settings, self.generator)
 
-        # The backward pass stops at x0 and goes on from there: the decoder's and the flow's memory is free again when the
+        # The backward pass stops at x0 and goes on from there: the decoder's and the flow's memory is free again
+        # when the
         # denoiser's backward pass begins, and its gradient can be scaled to what half precision holds.
         x0_leaf = x0.detach().requires_grad_()
         loss = motion_loss(model, x0_leaf if model.mix is None else model.mix(x0_leaf), pairs, self.settings)
@@ -198,10 +200,12 @@ class PromptOptimiser:
         total, reg = loss.total.detach(), None
         if self.settings.lambda_reg > 0:
             initial = self.tokens.initial
-            reg = torch.stack([embedding_regulariser(rows, initial[key]) for key, rows in self.tokens.rows.items()]).sum()
+            reg = torch.stack(
+                [embedding_regulariser(rows, initial[key]) for key, rows in self.tokens.rows.items()]
+            ).sum()
             _require_finite(reg, "embedding regulariser")
             total = total + self.settings.lambda_reg * reg.detach().to(total.device)
-            for gradient, part in zip(gradients, torch.autograd.grad(reg, rows)):
+            for gradient, part in zip(gradients, torch.autograd.grad(reg, rows), strict=True):
                 gradient.add_(part, alpha=self.settings.lambda_reg)
         for gradient in gradients:
             _require_finite(gradient, "gradient of the loss for the tokens")
@@ -217,7 +221,7 @@ class PromptOptimiser:
         norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])))
         clip = self.settings.grad_clip
         shrink = clip / norm if 0 < clip < norm else 1.0
-        for row, gradient in zip(self.tokens.parameters(), gradients):
+        for row, gradient in zip(self.tokens.parameters(), gradients, strict=True):
             row.grad = gradient * shrink
         adam.step()
         adam.zero_grad(set_to_none=True)

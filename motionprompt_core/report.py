@@ -40,7 +40,8 @@ class StepReport:
     """One guided sampling step.
 
     Attributes:
-        step: index into the schedule. sigma: its noise level. run: which pass over the schedule (FreeInit makes several).
+        step: index into the schedule. sigma: its noise level. run: which pass over the schedule (FreeInit makes
+            several).
         iterations: what the optimiser did.
         fallback: why the step used the unoptimised prompt after all, or None.
         seconds: time that the optimisation took.
@@ -74,7 +75,8 @@ class GuidanceReport:
     """Everything a guided run has to tell. It is filled while the sampler runs.
 
     Attributes:
-        state: "waiting" (not sampled yet), "running", "done", "off" (strength 0 or empty window), "interrupted", "failed".
+        state: "waiting" (not sampled yet), "running", "done", "off" (strength 0 or empty window), "interrupted",
+            "failed".
         planned: the steps that were to be guided. num_steps: length of the schedule.
         missed: planned steps that the sampler leapt over.
         notes: things the user should know.

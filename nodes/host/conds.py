@@ -52,7 +52,8 @@ def _suffix(cond: dict[str, Any]) -> Tensor | None:
         if torch.equal(now[:, :length].to(start.device), start):
             return now[:, length:] if now.shape[1] > length else None
     raise ValueError(
-        "MotionPrompt: a node changed the embeddings of MotionPrompt Conditioning (Conditioning Average, Zero Out or the "
+        "MotionPrompt: a node changed the embeddings of MotionPrompt Conditioning (Conditioning Average, Zero Out or "
+        "the "
         "like), so the learnable tokens can no longer be found in them. Connect it without that node; combining, "
         "concatenating, areas, masks, time ranges and ControlNet are fine."
     )

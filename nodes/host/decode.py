@@ -22,7 +22,8 @@ class FrameDecoder:
         check_vae(vae, model.latent_format)
         self.vae = vae
         self.model = model
-        # `process_output` maps the decoder's range to [0, 1] and clamps; both decoders and pixel models do it by a line.
+        # `process_output` maps the decoder's range to [0, 1] and clamps; both decoders and pixel models do it by a
+        # line.
         low, high = (float(vae.process_output(torch.tensor([value]))[0]) for value in (0.25, 0.5))
         self.slope = (high - low) / 0.25
         self.offset = low - 0.25 * self.slope

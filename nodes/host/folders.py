@@ -40,7 +40,9 @@ def find(name: str) -> Path:
     path = folder_paths.get_full_path(FOLDER, name)
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
-        raise FileNotFoundError(f"There is no weight file {name!r} in {folders}. Put it there, then press R to refresh.")
+        raise FileNotFoundError(
+            f"There is no weight file {name!r} in {folders}. Put it there, then press R to refresh."
+        )
     return Path(path)
 
 

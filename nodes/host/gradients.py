@@ -33,7 +33,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
         try:
             for module in {id(m): m for root in modules for m in root.modules()}.values():
                 _make_normal(module, undo)
-            with _NormalTensors():
+            with normal_tensors():
                 yield
         finally:
             for table, name, original, replacement in reversed(undo):
@@ -65,8 +65,9 @@ def _same_memory(tensor: Tensor) -> Tensor:
     return normal.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
-class _NormalTensors(TorchFunctionMode):
-    """Replaces inference tensors among the arguments of PyTorch calls: masks, strengths and the like that no module owns."""
+class normal_tensors(TorchFunctionMode):
+    """Replaces inference tensors among the arguments of PyTorch calls: masks, strengths and the like that no module
+    owns."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*_normal(args), **_normal(kwargs or {}))
@@ -92,7 +93,8 @@ def _attention_override(function: Any, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def gradient_options(model_options: dict[str, Any]) -> dict[str, Any]:
-    """Model options for an evaluation that is differentiated: attention with a backward pass, and the bare prediction."""
+    """Model options for an evaluation that is differentiated: attention with a backward pass, and the bare
+    prediction."""
     options = {key: value for key, value in model_options.items() if key not in _CFG_OPTIONS}
     options["transformer_options"] = {
         **model_options.get("transformer_options", {}),

@@ -12,8 +12,18 @@ SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 
 
-def sample(model: Any, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str, positive: Any, negative: Any,
-           latent_image: dict[str, Any], denoise: float) -> dict[str, Any]:
+def sample(
+    model: Any,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive: Any,
+    negative: Any,
+    latent_image: dict[str, Any],
+    denoise: float,
+) -> dict[str, Any]:
     """What the KSampler node does; returns a LATENT."""
     return comfy_nodes.common_ksampler(
         model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=denoise

@@ -1,4 +1,5 @@
-"""Memory for gradients, set aside through ComfyUI's own estimate so that it frees or offloads what it must beforehand."""
+"""Memory for gradients, set aside through ComfyUI's own estimate so that it frees or offloads what it must
+beforehand."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Gradient against inference memory of ComfyUI's estimate, from SD1.5 with a motion module at 512 px and 16 frames: 20.9 GiB
+# Gradient against inference memory of ComfyUI's estimate, from SD1.5 with a motion module at 512 px and 16 frames:
+# 20.9 GiB
 # of saved activations, or about 3 GiB with checkpoints, where inference is said to take 2.6 GiB.
 SAVED = 8.0
 SAVED_CHECKPOINTED = 1.2

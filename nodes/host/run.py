@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
 import torch
 from torch import Tensor, nn
 
-from ...motionprompt_core.guidance import GuidedModel, PromptOptimiser
+from ...motionprompt_core.guidance import GuidedModel
 from ...motionprompt_core.report import StepReport
 from ...motionprompt_core.schedule import StepTracker
 from ...motionprompt_core.tokens import LearnableTokens
+from .checkpoints import checkpointed
 from .checks import evaluates_once_off_schedule
 from .conds import Conds, SwappableConds, without_gradient
 from .decode import FrameDecoder
-from .gradients import check_interrupt, computes_in_half, differentiable, gradient_options
+from .gradients import check_interrupt, computes_in_half, differentiable, gradient_options, normal_tensors
+from .memory import gradient_memory
 from .models import modules_of
 from .tokens import Encoded, LearnablePrompt
 
@@ -67,9 +69,11 @@ class GuidedRun:
         self.swap = SwappableConds(self.guider, self.suffixes, {**context, "seed": seed})
         self.inpaint = None if denoise_mask is None else (latent_image, denoise_mask)
         initial = {
-            f"{number}.{key}": rows for number, prompt in enumerate(self.prompts) for key, rows in prompt.initial.items()
+            f"{number}.{key}": rows
+            for number, prompt in enumerate(self.prompts)
+            for key, rows in prompt.initial.items()
         }
-        self.optimiser = PromptOptimiser(LearnableTokens(initial), self.settings, seed or 0)
+        self.optimiser = self.patch.optimiser(LearnableTokens(initial), self.settings, seed or 0)
         self.tracker = StepTracker(sigmas.tolist(), by_count=evaluates_once_off_schedule(sampler))
         self.due = set(self.report.planned)
         try:
@@ -100,8 +104,10 @@ class GuidedRun:
         last = step == max(self.report.planned)
         conds, cfg = self.guider.conds, getattr(self.guider, "cfg", None)
         try:
-            with differentiable(self._modules()):
-                evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), gradient_options(model_options), seed)
+            with differentiable(self._modules()), self._checkpoints():
+                evaluation = _Evaluation(
+                    self, executor, x.clone(), timestep.clone(), gradient_options(model_options), seed
+                )
                 flow = self.optimiser.optimise(evaluation.as_guided_model(), report, last, self._progress)
         finally:
             self.guider.conds = conds
@@ -127,6 +133,15 @@ class GuidedRun:
     def _show_tokens(self) -> None:
         texts = {key: without_gradient(text) for key, text in self.encode(self.optimiser.tokens.detached()).items()}
         self.guider.conds = self.swap.with_text(texts)
+
+    def _checkpoints(self) -> AbstractContextManager[None]:
+        network = self.guider.inner_model.diffusion_model
+        mode = self.settings.checkpointing
+        if mode == "auto":
+            needed = gradient_memory(self.guider.model_patcher, self, self.swap.context["noise"].shape, False)
+            free = comfy.model_management.get_free_memory(self.guider.model_patcher.load_device)
+            mode = "on" if needed > free else "off"
+        return checkpointed(network, normal_tensors) if mode == "on" else nullcontext()
 
     def _modules(self) -> list[nn.Module]:
         modules = modules_of([self.guider.model_patcher, *getattr(self.guider, "loaded_models", []), *self.patchers()])

@@ -18,6 +18,7 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ...motionprompt_core.guidance import PromptOptimiser
 from ...motionprompt_core.report import GuidanceReport
 from ...motionprompt_core.schedule import guided_steps
 from ...motionprompt_core.settings import GuidanceSettings
@@ -41,6 +42,8 @@ class MotionPromptPatch:
         report: filled while sampling.
         status: shown a short line of text at each guided step.
     """
+
+    optimiser = PromptOptimiser
 
     def __init__(
         self,
@@ -71,7 +74,9 @@ class MotionPromptPatch:
             model.add_wrapper_with_key(kind, KEY, wrapper)
         return model
 
-    def _outer_sample(self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any):
+    def _outer_sample(
+        self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
+    ):
         guider, report = executor.class_obj, self.report
         report.begin(self.settings.to_dict())
         report.num_steps = len(sigmas) - 1
@@ -117,7 +122,9 @@ class MotionPromptPatch:
         with reserved(model, run, noise_shape):
             return executor(model, noise_shape, conds, *args, **kwargs)
 
-    def _sampler_sample(self, executor: Any, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any):
+    def _sampler_sample(
+        self, executor: Any, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any
+    ):
         run = _run_of(extra_args["model_options"])
         if run is None:
             return executor(guider, sigmas, extra_args, callback, *args, **kwargs)

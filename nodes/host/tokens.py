@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...motionprompt_core.autograd import save_copies
 
-# The key of a conditioning's dictionary that carries the learnable tokens; ComfyUI copies it along whatever is done to it.
+# The key of a conditioning's dictionary that carries the learnable tokens; ComfyUI copies it along whatever is done
+# to it.
 PAYLOAD = "motionprompt"
 PLACEMENTS = ("end", "start")
 
@@ -80,11 +81,12 @@ def learnable_prompt(clip: Any, text: str, init: str, count: int, placement: str
     Args:
         clip: ComfyUI's CLIP. text: P, with ComfyUI's weights and embeddings.
         init: the words whose embeddings S starts from, one token each; repeated if they are fewer than `count`.
-        placement: "end" or "start" of P. Tokens that do not fit into the prompt's last (first) chunk get one of their own.
+        placement: "end" or "start" of P. Tokens that do not fit into the prompt's last (first) chunk get one of
+            their own.
 
     Raises:
-        ValueError: there is no text encoder, no initial word, more initial words than tokens, or too many tokens for one
-            chunk of the text encoder.
+        ValueError: there is no text encoder, no initial word, more initial words than tokens, or too many tokens for
+            one chunk of the text encoder.
     """
     if clip is None:
         raise ValueError("MotionPrompt Conditioning: clip is missing. The checkpoint has no text encoder; load one.")
@@ -141,7 +143,9 @@ def _initial_rows(
     """T0 (count, d) on the CPU, and each token's prompt weight."""
     words = [token for section in sections for token in section if token[2] != 0]
     if not words:
-        raise ValueError(f"MotionPrompt Conditioning: the init word {init!r} is empty. Type a word, such as 'authentic'.")
+        raise ValueError(
+            f"MotionPrompt Conditioning: the init word {init!r} is empty. Type a word, such as 'authentic'."
+        )
     if len(words) > count:
         raise ValueError(
             f"MotionPrompt Conditioning: {init!r} is {len(words)} tokens for text encoder {key!r}, but there are only "
@@ -178,7 +182,8 @@ def _insert(
         if filled is None:
             room = max(0, (limit or len(empty)) - lead - 1)
             raise ValueError(
-                f"MotionPrompt Conditioning: {len(slots)} learnable tokens overflow the text encoder, whose chunks hold "
+                f"MotionPrompt Conditioning: {len(slots)} learnable tokens overflow the text encoder, whose chunks "
+                f"hold "
                 f"{room}. Use at most {room} tokens."
             )
         result.insert(len(sections) if at_end else 0, filled)
@@ -200,6 +205,8 @@ def _insert_into(section: Section, slots: Section, at_end: bool, lead: int, limi
 def _fill(sections: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, list[list[tuple[Any, float]]]]:
     """Token lists for ComfyUI's text encoder, with the learnable tokens' rows in their slots."""
     return {
-        key: [[(rows[key][t.index] if isinstance(t, Slot) else t, weight) for t, weight in section] for section in chunks]
+        key: [
+            [(rows[key][t.index] if isinstance(t, Slot) else t, weight) for t, weight in section] for section in chunks
+        ]
         for key, chunks in sections.items()
     }

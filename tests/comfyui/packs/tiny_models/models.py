@@ -1,4 +1,5 @@
-"""Tiny random models of the SD1.5 family, made in memory: ComfyUI's and AnimateDiff-Evolved's real code at 1/10 width."""
+"""Tiny random models of the SD1.5 family, made in memory: ComfyUI's and AnimateDiff-Evolved's real code at 1/10
+width."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def randomise(module: torch.nn.Module, seed: int, gain: float = 1.0) -> None:
                 tensor.copy_(0.1 * noise)
 
 
-def tiny_model(seed: int = 0, dtype: torch.dtype = torch.float32, manual_cast: torch.dtype | None = None) -> ModelPatcher:
+def tiny_model(
+    seed: int = 0, dtype: torch.dtype = torch.float32, manual_cast: torch.dtype | None = None
+) -> ModelPatcher:
     """A MODEL that AnimateDiff-Evolved takes for SD1.5.
 
     Args:
@@ -118,8 +121,13 @@ def tiny_motion_model(version: str, seed: int = 3) -> Any:
     ade = _animatediff()
     modules, injection = ade.motion_module_ad, ade.model_injection
     frames = 32 if version in ("v2", "v3") else 24
-    keys = {f"{side}_blocks.{i}.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.{a}"
-            ".pos_encoder.pe": torch.zeros(1, frames, 320) for side in ("down", "up") for i in range(4) for a in range(2)}
+    keys = {
+        f"{side}_blocks.{i}.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.{a}"
+        ".pos_encoder.pe": torch.zeros(1, frames, 320)
+        for side in ("down", "up")
+        for i in range(4)
+        for a in range(2)
+    }
     if version == "v2":
         keys["mid_block.motion_modules.0.temporal_transformer.norm.weight"] = torch.zeros(1280)
     state, info = modules.normalize_ad_state_dict(mm_state_dict=dict(keys), mm_name=f"tiny_{version}")

@@ -1,0 +1,123 @@
+"""Activation checkpointing of a diffusion model's blocks, for when memory is short.
+
+Only the blocks' inputs are kept; the backward pass runs each block again. What a block sees must then be what it saw
+the first time, although other code has moved on: AnimateDiff-Evolved replaces GroupNorm during an evaluation and
+moves its motion modules from one context window to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.ops
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+# Where AnimateDiff-Evolved puts its GroupNorm over all frames (motion models v1 and v2).
+_GROUP_NORMS = (
+    (torch.nn.GroupNorm, "forward"),
+    (comfy.ops.disable_weight_init.GroupNorm, "forward_comfy_cast_weights"),
+)
+
+
+@contextmanager
+def checkpointed(model: nn.Module, again: Callable[[], Any]) -> Iterator[None]:
+    """Within it the blocks of a diffusion model are checkpointed.
+
+    Args:
+        again: makes a context manager to run a block's second forward pass in, as the backward pass may be on another
+            thread.
+    """
+    found = list(blocks(model))
+    try:
+        for block in found:
+            block.__dict__["forward"] = _Checkpoint(block, block.forward, again)
+        yield
+    finally:
+        for block in found:
+            forward = block.__dict__.pop("forward", None)
+            if isinstance(forward, _Checkpoint) and forward.was_own:
+                block.__dict__["forward"] = forward.forward
+
+
+def blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The layers of a UNet's stages, or the items of a transformer's outermost lists of layers."""
+    for child in model.children():
+        if isinstance(child, TimestepEmbedSequential):
+            yield from child.children()
+        elif isinstance(child, nn.ModuleList):
+            for item in child:
+                yield from item.children() if isinstance(item, TimestepEmbedSequential) else (item,)
+        else:
+            yield from blocks(child)
+
+
+class _Checkpoint:
+    """A block's forward, run under a checkpoint."""
+
+    def __init__(self, block: nn.Module, forward: Callable[..., Any], again: Callable[[], Any]):
+        self.block = block
+        self.forward = forward
+        self.was_own = "forward" in block.__dict__
+        self.again = again
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self.forward(*args, **kwargs)
+        seen = _World(self.block, args, kwargs)
+        first = True
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal first
+            if first:
+                first = False
+                return self.forward(*args, **kwargs)
+            with self.again(), seen.restored():
+                return self.forward(*(_shallow(arg) for arg in seen.filled(args)), **seen.keywords)
+
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+class _World:
+    """What surrounds a block when it runs: options, GroupNorm, and the plain attributes of its layers."""
+
+    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]):
+        self.options = {i: _shallow(arg) for i, arg in enumerate(args) if type(arg) is dict}
+        self.keywords = {name: _shallow(value) for name, value in kwargs.items()}
+        self.norms = [kind.__dict__[name] for kind, name in _GROUP_NORMS]
+        self.layers = [(layer, _plain(layer)) for layer in block.modules()]
+
+    def filled(self, args: tuple[Any, ...]) -> list[Any]:
+        return [self.options.get(i, arg) for i, arg in enumerate(args)]
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        norms = [kind.__dict__[name] for kind, name in _GROUP_NORMS]
+        layers = [(layer, _plain(layer)) for layer, _ in self.layers]
+        self._put(self.norms, self.layers)
+        try:
+            yield
+        finally:
+            self._put(norms, layers)
+
+    @staticmethod
+    def _put(norms: list[Any], layers: list[tuple[nn.Module, dict[str, Any]]]) -> None:
+        for (kind, name), norm in zip(_GROUP_NORMS, norms, strict=True):
+            setattr(kind, name, norm)
+        for layer, values in layers:
+            layer.__dict__.update(values)
+
+
+def _plain(layer: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in layer.__dict__.items() if not name.startswith("_") and name != "forward"}
+
+
+def _shallow(value: Any) -> Any:
+    """A copy of nested options, two levels deep; anything else as it is."""
+    if type(value) is not dict:
+        return value
+    return {key: dict(item) if type(item) is dict else item for key, item in value.items()}
