@@ -15,6 +15,15 @@ from .tokens import PAYLOAD, Encoded, LearnablePrompt
 Conds = dict[str, list[dict[str, Any]]]
 
 
+def resolved(conds: Conds) -> Conds:
+    """The same conds, each learnable entry with its prompt ready to be encoded."""
+    return {key: [_resolved(cond) if PAYLOAD in cond else cond for cond in entries] for key, entries in conds.items()}
+
+
+def _resolved(cond: dict[str, Any]) -> dict[str, Any]:
+    return {**cond, PAYLOAD: cond[PAYLOAD].resolve(cond.get("cross_attn"), cond.get("pooled_output"))}
+
+
 def find_prompts(conds: Mapping[str, list[dict[str, Any]]]) -> list[LearnablePrompt]:
     """The learnable prompts of a guider's conds, each once; those of the negative prompt do not count.
 

@@ -23,7 +23,7 @@ from ...motionprompt_core.report import GuidanceReport
 from ...motionprompt_core.schedule import guided_steps
 from ...motionprompt_core.settings import GuidanceSettings
 from .checks import check_discriminator, check_frames, check_sampler
-from .conds import find_prompts, plain_conds, suffixes
+from .conds import Conds, find_prompts, plain_conds, resolved, suffixes
 from .decode import FrameDecoder, frame_size
 from .memory import reserved
 from .models import ManagedModel
@@ -84,10 +84,11 @@ class MotionPromptPatch:
         started = time.perf_counter()
         original_options, original_conds = guider.model_options, guider.conds
         try:
-            run = self._begin(guider, noise, sampler) if report.planned else None
+            conds = resolved(original_conds)
+            run = self._begin(guider, conds, noise, sampler) if report.planned else None
             transformer_options = {**original_options.get("transformer_options", {}), KEY: run}
             guider.model_options = {**original_options, "transformer_options": transformer_options}
-            guider.conds = plain_conds(original_conds)
+            guider.conds = plain_conds(conds)
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             report.state = "done" if report.planned else "off"
             return result
@@ -103,10 +104,10 @@ class MotionPromptPatch:
             guider.conds = original_conds
             report.sampling_seconds = time.perf_counter() - started
 
-    def _begin(self, guider: Any, noise: torch.Tensor, sampler: Any) -> GuidedRun:
+    def _begin(self, guider: Any, conds: Conds, noise: torch.Tensor, sampler: Any) -> GuidedRun:
         """Check everything that can be checked before any work, and make a run."""
-        prompts = find_prompts(guider.conds)
-        found = suffixes(guider.conds)
+        prompts = find_prompts(conds)
+        found = suffixes(conds)
         check_sampler(sampler)
         check_frames(noise)
         model = guider.model_patcher.model

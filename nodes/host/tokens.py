@@ -70,6 +70,10 @@ class LearnablePrompt:
             extras.update(more)
         return Encoded(cond, extras)
 
+    def resolve(self, cond: Tensor, pooled: Tensor | None) -> LearnablePrompt:
+        """Itself; see `PromptBook` for prompts of which more has to be found out when they are sampled."""
+        return self
+
     def conditioning(self) -> list[list[Any]]:
         """CONDITIONING of P + S at T0 that carries the prompt; a stock sampler sees ordinary conditioning."""
         return self.start.as_conditioning(**{PAYLOAD: self})

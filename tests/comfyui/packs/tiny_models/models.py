@@ -10,6 +10,7 @@ import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
 import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import ClipTarget
 from comfy.taesd.taesd import TAESD
@@ -107,7 +108,26 @@ def tiny_clip(seed: int = 1, dtype: torch.dtype = torch.float32) -> comfy.sd.CLI
 
 
 def tiny_vae(seed: int = 2) -> comfy.sd.VAE:
-    """A VAE of the TAESD kind, with random weights."""
+    """A VAE of SD1.5's kind, narrow and random."""
+    shape = {
+        "double_z": True,
+        "z_channels": 4,
+        "resolution": 64,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "ch_mult": [1, 1, 2, 2],
+        "num_res_blocks": 1,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    network = AutoencoderKL(ddconfig=shape, embed_dim=4)
+    randomise(network, seed)
+    return comfy.sd.VAE(sd=network.state_dict(), config={"params": {"ddconfig": shape, "embed_dim": 4}})
+
+
+def tiny_taesd(seed: int = 2) -> comfy.sd.VAE:
+    """A VAE of the TAESD kind, random."""
     network = TAESD()
     randomise(network, seed)
     with torch.no_grad():

@@ -1,0 +1,153 @@
+"""A CLIP whose every prompt carries learnable tokens, for nodes that encode text themselves.
+
+AnimateDiff-Evolved's prompt scheduling encodes a prompt per keyframe and blends the results over the frames. It knows
+nothing of learnable tokens, but it has the CLIP tokenize, encode, and last add entries of its own to the conditioning:
+there the tokens come in. How each frame was blended is found out from the result when it is sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.sd import CLIP
+from torch import Tensor
+
+from .tokens import PAYLOAD, Encoded, LearnablePrompt, learnable_prompt
+
+# Greatest error, in units of the embeddings' standard deviation, at which a frame counts as a blend of the prompts.
+TOLERANCE = 1e-2
+
+
+class LearnableCLIP(CLIP):
+    """A clone of a CLIP that gives each prompt it encodes the same learnable tokens.
+
+    Args:
+        clip: the CLIP. options: init words, token count and placement as for `learnable_prompt`.
+    """
+
+    def __init__(self, clip: CLIP, *options: Any):
+        super().__init__(no_init=True)
+        self.__dict__.update(CLIP.clone(clip).__dict__)
+        self.options = options
+        self.encoded: dict[str, LearnablePrompt] = {}
+
+    def clone(self) -> LearnableCLIP:
+        return LearnableCLIP(self, *self.options)
+
+    def tokenize(self, text: str, *args: Any, **kwargs: Any) -> Any:
+        return _Tokens(text, super().tokenize(text, *args, **kwargs))
+
+    def encode_from_tokens(self, tokens: Any, return_pooled: Any = False, return_dict: bool = False) -> Any:
+        if not isinstance(tokens, _Tokens):
+            return super().encode_from_tokens(tokens, return_pooled=return_pooled, return_dict=return_dict)
+        prompt = self.encoded.get(tokens.text)
+        if prompt is None:
+            prompt = self.encoded[tokens.text] = learnable_prompt(CLIP.clone(self), tokens.text, *self.options)
+        if return_dict:
+            return {"cond": prompt.start.cond, **prompt.start.extras, PAYLOAD: prompt}
+        return (prompt.start.cond, prompt.start.extras.get("pooled_output")) if return_pooled else prompt.start.cond
+
+    def add_hooks_to_dict(self, pooled_dict: dict[str, Any]) -> dict[str, Any]:
+        pooled_dict = super().add_hooks_to_dict(pooled_dict)
+        if self.encoded:
+            pooled_dict.setdefault(PAYLOAD, PromptBook(list(self.encoded.values())))
+            self.encoded = {}
+        return pooled_dict
+
+
+class _Tokens(dict[str, Any]):
+    """A tokenized prompt that remembers its text."""
+
+    def __init__(self, text: str, tokens: Mapping[str, Any]):
+        super().__init__(tokens)
+        self.text = text
+
+
+class PromptBook:
+    """The prompts that went into a conditioning, blended in a way not known yet."""
+
+    def __init__(self, prompts: list[LearnablePrompt]):
+        self.prompts = prompts
+        self._blended: BlendedPrompt | None = None
+
+    def resolve(self, cond: Tensor, pooled: Tensor | None) -> BlendedPrompt:
+        """The prompts with their weights in each frame.
+
+        Raises:
+            ValueError: a frame is no blend of the prompts.
+        """
+        if self._blended is None or self._blended.start.cond is not cond:
+            starts = [prompt.start for prompt in self.prompts]
+            weights = _weights(cond, [start.cond for start in starts])
+            pooleds = [start.extras.get("pooled_output") for start in starts]
+            usable = pooled is not None and all(p is not None for p in pooleds)
+            pooled_weights = _weights(pooled, pooleds) if usable else None
+            self._blended = BlendedPrompt(
+                self.prompts, weights, pooled_weights, Encoded(cond, {"pooled_output": pooled})
+            )
+        return self._blended
+
+
+@dataclass(eq=False)
+class BlendedPrompt:
+    """Prompts that share their learnable tokens, blended differently in each frame.
+
+    Attributes:
+        weights: (F, K) of F frames and K prompts. pooled_weights: the same for the pooled output, or None.
+        start: at T0, as the scheduling node made it.
+    """
+
+    prompts: list[LearnablePrompt]
+    weights: Tensor
+    pooled_weights: Tensor | None
+    start: Encoded
+
+    @property
+    def clip(self) -> Any:
+        return self.prompts[0].clip
+
+    @property
+    def initial(self) -> dict[str, Tensor]:
+        return self.prompts[0].initial
+
+    @property
+    def plain(self) -> Encoded:
+        return self._blend([prompt.plain for prompt in self.prompts])
+
+    def encode(self, rows: Mapping[str, Tensor]) -> Encoded:
+        return self._blend([prompt.encode(rows) for prompt in self.prompts])
+
+    def resolve(self, cond: Tensor, pooled: Tensor | None) -> BlendedPrompt:
+        return self
+
+    def _blend(self, texts: list[Encoded]) -> Encoded:
+        conds = torch.cat([text.cond for text in texts])
+        cond = torch.einsum("fk,kld->fld", self.weights.to(conds), conds)
+        if self.pooled_weights is None:
+            return Encoded(cond, self.start.extras)
+        pooled = torch.cat([text.extras["pooled_output"] for text in texts])
+        return Encoded(cond, {"pooled_output": self.pooled_weights.to(pooled) @ pooled})
+
+
+def _weights(blended: Tensor, parts: list[Tensor]) -> Tensor:
+    """Weights (F, K) such that blended[f] is the weighted sum of the K parts, each (1, ...)."""
+    if len({part.shape for part in parts}) > 1 or parts[0].shape[1:] != blended.shape[1:]:
+        raise ValueError(
+            "MotionPrompt: the scheduled prompts have different lengths (in chunks of the text encoder). Make them "
+            "all short, or all long."
+        )
+    with torch.inference_mode(False):
+        columns = torch.cat([part.flatten(1) for part in parts]).double().clone().T
+        target = blended.flatten(1).double().clone().T
+        weights = torch.linalg.pinv(columns, rtol=1e-9) @ target
+        weights[weights.abs() < 1e-6] = 0
+        error = (columns @ weights - target).abs().max()
+    if error > TOLERANCE * target.std():
+        raise ValueError(
+            "MotionPrompt: the scheduled prompts are not blended linearly, so their learnable tokens cannot be found. "
+            "Choose linear interpolation (lerp) in Prompt Scheduling."
+        )
+    return weights.T.float()

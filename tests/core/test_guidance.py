@@ -1,0 +1,210 @@
+"""The optimiser on a model small enough to know everything about."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from motionprompt_core.discriminator import DiscriminatorConfig, FlowDiscriminator
+from motionprompt_core.flow import load_flow_model
+from motionprompt_core.guidance import GuidedModel, PromptOptimiser, draw_pairs, motion_loss
+from motionprompt_core.report import StepReport
+from motionprompt_core.settings import GuidanceSettings
+from motionprompt_core.tokens import LearnableTokens
+
+FRAMES, CHANNELS, SIZE, WIDTH = 5, 4, 4, 6
+
+
+@pytest.fixture
+def model():
+    """Text to latents by one matrix, latents to pictures by another."""
+    torch.manual_seed(0)
+    to_latents = torch.randn(2 * WIDTH, FRAMES * CHANNELS * SIZE * SIZE) * 0.3
+    to_pixels = torch.nn.Upsample(scale_factor=8, mode="bilinear")
+    colours = torch.randn(3, CHANNELS) * 0.3
+    discriminator = FlowDiscriminator(
+        DiscriminatorConfig(flow_model="gradient", img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
+    )
+    return GuidedModel(
+        encode=lambda rows: rows["l"].flatten().tanh(),
+        predict_x0=lambda cond: (cond @ to_latents).reshape(FRAMES, CHANNELS, SIZE, SIZE),
+        decode=lambda latents: 0.5 + torch.einsum("kc,nchw->nkhw", colours, to_pixels(latents)).sin() / 2,
+        flow=load_flow_model("gradient"),
+        discriminator=discriminator.requires_grad_(False).eval(),
+    )
+
+
+def fresh_tokens():
+    return LearnableTokens({"l": torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(1))})
+
+
+def run(model, settings, seed=0, steps=1, tokens=None, **options):
+    tokens = tokens or fresh_tokens()
+    optimiser = PromptOptimiser(tokens, settings, seed)
+    reports = [StepReport(step, 1.0) for step in range(steps)]
+    samples = [optimiser.optimise(model, report, **options) for report in reports]
+    return tokens, reports, samples
+
+
+def test_the_loss_falls(model):
+    settings = GuidanceSettings(iterations=20, learning_rate=0.02, resample_pairs=False, pairs=4)
+    _, [report], _ = run(model, settings)
+    assert report.iterations[-1].loss < report.iterations[0].loss
+
+
+def test_the_gradient_is_the_derivative_of_the_weighted_sum(model):
+    settings = GuidanceSettings(lambda_disc=0.7, lambda_tv=0.3, lambda_reg=0.2, resample_pairs=False, iterations=1)
+    tokens = fresh_tokens()
+    start = tokens.rows["l"].detach() + 0.1
+    tokens.load({"l": start})
+    found = []
+    optimiser = PromptOptimiser(tokens, settings, 0)
+    optimiser._move = lambda adam, gradients: found.extend(gradients) or 0.0
+    report = StepReport(0, 1.0)
+    optimiser.optimise(model, report)
+    pairs = report.iterations[0].pairs
+
+    @torch.no_grad()
+    def loss(rows):
+        total = motion_loss(model, model.predict_x0(model.encode({"l": rows})), pairs, settings).total.double()
+        return float(total + settings.lambda_reg * (rows - tokens.initial["l"]).double().square().sum())
+
+    direction = found[0] / found[0].norm()
+    slope = (loss(start + 1e-3 * direction) - loss(start - 1e-3 * direction)) / 2e-3
+    assert slope == pytest.approx(float(found[0].norm()), rel=0.01)
+    assert report.iterations[0].loss == pytest.approx(loss(start), rel=1e-5)
+
+
+def test_same_seed_same_tokens_whatever_the_global_generator_does(model):
+    settings = GuidanceSettings()
+    first, [report], _ = run(model, settings, seed=7)
+    torch.manual_seed(999)
+    state = torch.get_rng_state()
+    again, [same], _ = run(model, settings, seed=7)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.rows["l"], again.rows["l"])
+    assert report.iterations == same.iterations
+    _, [other], _ = run(model, settings, seed=8)
+    assert [i.pairs for i in other.iterations] != [i.pairs for i in report.iterations]
+
+
+def test_tokens_carry_over_unless_reset(model):
+    settings = {"iterations": 2, "resample_pairs": False}
+    carried, _, _ = run(model, GuidanceSettings(**settings), steps=3)
+    reset, _, _ = run(model, GuidanceSettings(**settings, reset_tokens=True), steps=3)
+    assert carried.drift()[0] > reset.drift()[0]
+
+
+def test_strength_scales_the_move(model):
+    # Adam's first move is the learning rate in every coordinate.
+    for strength in (0.5, 1.0):
+        tokens, _, _ = run(model, GuidanceSettings(strength=strength, iterations=1, learning_rate=0.01))
+        moved = (tokens.rows["l"] - tokens.initial["l"]).abs()
+        torch.testing.assert_close(moved, torch.full_like(moved, 0.01 * strength), rtol=1e-2, atol=0)
+
+
+def test_relative_learning_rate_follows_the_embedding(model):
+    tokens = LearnableTokens({"l": fresh_tokens().initial["l"] * 0.1})
+    settings = GuidanceSettings(iterations=1, learning_rate=0.01, lr_unit="relative")
+    run(model, settings, tokens=tokens)
+    moved = (tokens.rows["l"] - tokens.initial["l"]).abs().mean().detach()
+    assert float(moved) == pytest.approx(0.01 * tokens.rms("l"), rel=0.02)
+
+
+def test_decay_ends_the_learning(model):
+    tokens = fresh_tokens()
+    optimiser = PromptOptimiser(tokens, GuidanceSettings(iterations=1, lr_decay=0.5), 0)
+    drifts = []
+    for step in range(4):
+        report = StepReport(step, 1.0)
+        optimiser.optimise(model, report)
+        drifts.append(report.iterations[-1].drift)
+    assert drifts[1] > drifts[0]
+    assert drifts[3] == drifts[2] == drifts[1]
+
+
+def test_a_strong_regulariser_keeps_the_tokens_near(model):
+    free, _, _ = run(model, GuidanceSettings(iterations=30, lambda_reg=0))
+    held, _, _ = run(model, GuidanceSettings(iterations=30, lambda_reg=1000))
+    assert held.drift()[0] < free.drift()[0] / 2
+
+
+@pytest.mark.parametrize("where", ["decode", "gradient"])
+def test_a_non_finite_value_leaves_the_tokens_and_says_so(model, where):
+    tokens = fresh_tokens()
+    settings = GuidanceSettings(iterations=3, resample_pairs=False)
+    decode = model.decode
+    calls = Counter()
+
+    def broken(latents):
+        calls["decode"] += 1
+        if calls["decode"] < 2:
+            return decode(latents)
+        if where == "decode":
+            return decode(latents) * float("nan")
+        return decode(latents) + (latents - latents.detach()).abs().sqrt().mean()  # finite, infinite slope
+
+    model.decode = broken
+    _, [report], _ = run(model, settings, tokens=tokens)
+    assert "not finite" in report.fallback
+    assert len(report.iterations) == 1
+    assert torch.equal(tokens.rows["l"], tokens.initial["l"])
+
+
+def test_an_interrupt_leaves_the_tokens_as_they_were(model):
+    class Interrupted(Exception):
+        pass
+
+    for after in range(1, 9):
+        tokens = fresh_tokens()
+        left = [after]
+
+        def check(left=left):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Interrupted
+
+        model.check = check
+        with pytest.raises(Interrupted):
+            run(model, GuidanceSettings(), tokens=tokens)
+        assert torch.equal(tokens.rows["l"], tokens.initial["l"])
+
+
+def test_before_and_after_are_of_the_same_pair(model):
+    _, [report], [sample] = run(model, GuidanceSettings(learning_rate=0.05), compare=True)
+    assert sample.pair == report.iterations[0].pairs[0]
+    assert sample.before.shape == sample.after.shape == (2, 8 * SIZE, 8 * SIZE)
+    assert not torch.equal(sample.before, sample.after)
+
+
+def test_pairs_are_ordered_within_the_gap_and_all_occur():
+    generator = torch.Generator().manual_seed(0)
+    pairs = draw_pairs(6, GuidanceSettings(pairs=500, max_gap=2), generator)
+    counts = Counter(pairs)
+    assert set(counts) == {(i, j) for i in range(6) for j in range(i + 1, 6) if j - i <= 2}
+    assert min(counts.values()) > 500 / len(counts) / 2
+
+
+def test_one_frame_has_no_motion():
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        draw_pairs(1, GuidanceSettings(), torch.Generator())
+
+
+def test_clipping_bounds_the_gradient_but_reports_it_whole(model):
+    settings = GuidanceSettings(iterations=1, grad_clip=1e-4, lambda_reg=0)
+    optimiser = PromptOptimiser(fresh_tokens(), settings, 0)
+    seen = []
+    step = torch.optim.Adam.step
+
+    class Watching(torch.optim.Adam):
+        def step(self, closure=None):
+            seen.extend(p.grad.norm().item() for g in self.param_groups for p in g["params"])
+            return step(self, closure)
+
+    optimiser._adam = Watching(optimiser.tokens.parameters())
+    report = StepReport(0, 1.0)
+    optimiser._iterate(model, report, optimiser._adam, None)
+    assert seen == [pytest.approx(1e-4, rel=1e-3)]
+    assert report.iterations[0].grad_norm > 1e-4
