@@ -77,7 +77,8 @@ class GuidanceReport:
     Attributes:
         state: "waiting" (not sampled yet), "running", "done", "off" (strength 0 or empty window), "interrupted",
             "failed".
-        planned: the steps that were to be guided. num_steps: length of the schedule.
+        num_steps: length of the schedule. passes: how often it was gone through.
+        planned: the steps that were to be guided.
         missed: planned steps that the sampler leapt over.
         notes: things the user should know.
         seconds: time spent optimising. sampling_seconds: the whole run. peak_memory: bytes, where the device can tell.
@@ -86,6 +87,7 @@ class GuidanceReport:
     state: str = "waiting"
     settings: dict[str, Any] = field(default_factory=dict)
     num_steps: int = 0
+    passes: int = 0
     planned: list[int] = field(default_factory=list)
     missed: list[int] = field(default_factory=list)
     steps: list[StepReport] = field(default_factory=list)

@@ -25,8 +25,9 @@ _CFG_OPTIONS = (
 def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within it autograd works, and works through `modules`, although ComfyUI runs nodes in inference mode.
 
-    Weights that were made in inference mode are replaced by ordinary tensors on the same memory; AnimateDiff-Evolved's
-    temporal attention, which may lack a backward pass, by PyTorch's. Both are undone on leaving.
+    Weights that were made in inference mode, or ask for gradients of their own, are replaced by ordinary tensors on the
+    same memory; AnimateDiff-Evolved's temporal attention, which may lack a backward pass, by PyTorch's. Both are
+    undone on leaving.
     """
     undo: list[tuple[Any, str, Any, Any]] = []
     with torch.inference_mode(False), torch.enable_grad():
@@ -44,7 +45,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
 def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> None:
     for table in (module._parameters, module._buffers):
         for name, tensor in table.items():
-            if tensor is not None and tensor.is_inference():
+            if tensor is not None and (tensor.is_inference() or tensor.requires_grad):
                 normal: Tensor = _same_memory(tensor)
                 if isinstance(tensor, nn.Parameter):
                     normal = nn.Parameter(normal, requires_grad=False)

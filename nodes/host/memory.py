@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
+import torch
+
 # Gradient against inference memory of ComfyUI's estimate, from SD1.5 with a motion module at 512 px and 16 frames:
 # 20.9 GiB
 # of saved activations, or about 3 GiB with checkpoints, where inference is said to take 2.6 GiB.
@@ -43,3 +46,23 @@ def reserved(model: Any, run: Any, noise_shape: Any) -> Iterator[None]:
         else:
             del inner.memory_required
         model.remove_additional_models(KEY)
+
+
+class PeakMemory:
+    """The most memory in use at the moments when `look` was called, or where the device counts for itself, ever.
+
+    Args:
+        device: where the model runs. On the CPU the process's own memory is looked at.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.peak = 0
+        self._counter = getattr(torch.get_device_module(device), "max_memory_allocated", None)
+        if self._counter is not None:
+            torch.get_device_module(device).reset_peak_memory_stats(device)
+
+    def look(self) -> int:
+        used = psutil.Process().memory_info().rss if self._counter is None else self._counter(self.device)
+        self.peak = max(self.peak, used)
+        return self.peak

@@ -19,7 +19,7 @@ from .checks import evaluates_once_off_schedule
 from .conds import Conds, SwappableConds, without_gradient
 from .decode import FrameDecoder
 from .gradients import check_interrupt, computes_in_half, differentiable, gradient_options, normal_tensors
-from .memory import gradient_memory
+from .memory import PeakMemory, gradient_memory
 from .models import modules_of
 from .tokens import Encoded, LearnablePrompt
 
@@ -49,8 +49,8 @@ class GuidedRun:
         self.suffixes = suffixes
         self.decoder = decoder
         self.num_frames = num_frames
-        self.passes = 0
         self.tracker = StepTracker([1.0, 0.0])
+        self.memory = PeakMemory(guider.model_patcher.load_device)
 
     def patchers(self) -> list[Any]:
         """Everything that must be loaded beside the model."""
@@ -81,7 +81,7 @@ class GuidedRun:
         finally:
             self.guider.conds = conds
             self.report.missed += sorted(self.due)
-            self.passes += 1
+            self.report.passes += 1
 
     def begin_steps(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any) -> None:
         """Called before each evaluation: if a step begins with it, put the step's prompt in place."""
@@ -100,7 +100,7 @@ class GuidedRun:
     def _guide(
         self, step: int, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any
     ) -> None:
-        report = StepReport(step, float(timestep.flatten()[0]), self.passes)
+        report = StepReport(step, float(timestep.flatten()[0]), self.report.passes)
         last = step == max(self.report.planned)
         conds, cfg = self.guider.conds, getattr(self.guider, "cfg", None)
         try:
@@ -120,6 +120,11 @@ class GuidedRun:
         else:
             self.guider.conds = self.swap.plain
         comfy.model_management.soft_empty_cache()
+
+    def check(self) -> None:
+        """Between the parts of an iteration: stop if asked to, and see how much memory is in use."""
+        check_interrupt()
+        self.report.peak_memory = self.memory.look()
 
     def encode(self, rows: Mapping[str, Tensor]) -> dict[int, Encoded]:
         """Every learnable prompt encoded with its rows, by id."""
@@ -180,7 +185,7 @@ class _Evaluation:
             flow=patch.flow.module,
             discriminator=None if patch.discriminator is None else patch.discriminator.module,
             mix=self._mixer() if self.run.settings.loss_on == "cfg" else None,
-            check=check_interrupt,
+            check=self.run.check,
             half=computes_in_half(self.run.guider.inner_model),
         )
 

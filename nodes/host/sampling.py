@@ -30,6 +30,8 @@ from .models import ManagedModel
 from .run import GuidedRun
 
 KEY = "motionprompt"
+# Set in the conds of a sampling, which live as long as it does.
+MARK = "motionprompt_seen"
 
 
 class MotionPromptPatch:
@@ -78,7 +80,8 @@ class MotionPromptPatch:
         self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
     ):
         guider, report = executor.class_obj, self.report
-        report.begin(self.settings.to_dict())
+        if not _seen_before(guider.conds):
+            report.begin(self.settings.to_dict())
         report.num_steps = len(sigmas) - 1
         report.planned = guided_steps(report.num_steps, self.settings)
         started = time.perf_counter()
@@ -148,3 +151,12 @@ class MotionPromptPatch:
 
 def _run_of(model_options: dict[str, Any] | None) -> GuidedRun | None:
     return ((model_options or {}).get("transformer_options") or {}).get(KEY)
+
+
+def _seen_before(conds: Conds) -> bool:
+    """Whether these are the conds of a sampling that this patch has been called in before (FreeInit's next pass)."""
+    marks = [cond for entries in conds.values() for cond in entries]
+    seen = any(MARK in cond for cond in marks)
+    for cond in marks:
+        cond[MARK] = True
+    return seen
