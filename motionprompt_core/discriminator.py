@@ -68,7 +68,7 @@ class DiscriminatorConfig:
         if self.embed_dim % self.num_heads:
             raise ValueError(f"{_WHAT}: embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.")
         if not self.backbone.startswith("vit_"):
-            raise ValueError(f"{_WHAT}: backbone is {self.backbone!r}, expected a timm ViT such as vit_tiny_patch16_224.")
+            raise ValueError(f"{_WHAT}: backbone is {self.backbone!r}, expected a timm ViT, e.g. vit_tiny_patch16_224.")
         if self.noise_conditioned:
             raise ValueError(f"{_WHAT}: noise_conditioned networks need a newer version of MotionPrompt. Update it.")
 
@@ -79,7 +79,7 @@ class FlowDiscriminator(nn.Module):
     Args:
         config: the architecture.
         pretrained: a .safetensors with weights of the backbone under timm's names (positions and patches are
-            resized), or True to let timm download its own, for training on top of them as the paper does. False: random.
+            resized), or True to let timm download its own; training on top of them is the paper's way. False: random.
     """
 
     def __init__(self, config: DiscriminatorConfig, pretrained: bool | str | Path = False):
@@ -139,7 +139,7 @@ def save_discriminator(model: FlowDiscriminator, path: str | Path, **measured: A
 
 
 def load_discriminator(path: str | Path) -> FlowDiscriminator:
-    """Read what `save_discriminator` wrote: a frozen network in evaluation mode on the CPU, `config` and `metadata` set.
+    """Read what `save_discriminator` wrote: a frozen network in evaluation mode on the CPU, with `metadata`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -161,7 +161,7 @@ def load_discriminator(path: str | Path) -> FlowDiscriminator:
     try:
         model.metadata = dict(json.loads(header.get("measured", "{}")))
     except ValueError as error:
-        raise ValueError(f"{_WHAT} {path} is damaged: its measurements are no JSON ({error}). Save it again.") from error
+        raise ValueError(f"{_WHAT} {path} is damaged: measurements are no JSON ({error}). Save it again.") from error
     return model.requires_grad_(False).eval()
 
 

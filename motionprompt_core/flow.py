@@ -45,10 +45,11 @@ class FlowModel(nn.Module):
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless frames of this size (px) can be handled."""
         if min(height, width) < self.min_size:
+            fitting = [name for name, model in _MODELS.items() if min(height, width) >= model.min_size]
             raise ValueError(
                 f"flow model {self.name}: frames are {width}x{height} px, expected at least "
                 f"{self.min_size}x{self.min_size}. Render larger frames, or choose a flow model for small ones "
-                f"({', '.join(name for name, m in _MODELS.items() if min(height, width) >= m.min_size) or 'none fits'})."
+                f"({', '.join(fitting) or 'none fits'})."
             )
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class FlowModel(nn.Module):
 
 
 class RaftFlow(FlowModel):
-    """RAFT (Teed and Deng, ECCV 2020), the paper's flow, from torchvision."""
+    """RAFT (Teed and Deng, ECCV 2020), the paper's flow, from torchvision. In float32 only: so are its positions."""
 
     min_size, multiple = 128, 8
 
@@ -103,6 +104,8 @@ class RaftFlow(FlowModel):
         self.freeze()
 
     def estimate(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.dtype != torch.float32:
+            raise ValueError(f"flow model {self.name}: weights are {a.dtype}, expected torch.float32. Do not cast it.")
         try:
             return self.network(2 * a - 1, 2 * b - 1, num_flow_updates=self.num_flow_updates)[-1]
         finally:
@@ -234,4 +237,4 @@ def _raft_weights(name: str, download: bool) -> tuple[Path, dict[str, Tensor]]:
             f"Fetch the file elsewhere and put it at {file}."
         ) from error
     except Exception as error:
-        raise ValueError(f"{file} is damaged or not torchvision's file ({error}). Delete it and download again.") from error
+        raise ValueError(f"{file} is damaged or not torchvision's ({error}). Delete it and download again.") from error

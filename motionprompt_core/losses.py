@@ -55,7 +55,7 @@ def total_variation(flow: Tensor, reduction: Literal["mean", "sum"] = "mean") ->
 
 
 def embedding_regulariser(tokens: Tensor, initial: Tensor) -> Tensor:
-    """||T - T0||^2: keeps the learnable embeddings (n, dim) near their first value, and with it the prompt's meaning."""
+    """||T - T0||^2: keeps the learnable embeddings (n, dim) near their first value, and so the prompt's meaning."""
     if tokens.shape != initial.shape:
         raise ValueError(
             f"embedding regulariser: tokens have shape {tuple(tokens.shape)}, expected that of the initial embeddings, "

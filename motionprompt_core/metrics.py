@@ -1,7 +1,7 @@
-"""What changed in a finished video, in numbers: flicker, smoothness, amount of motion, warping error, realism, sharpness.
+"""What changed in a finished video, in numbers: flicker, smoothness, amount of motion, realism, sharpness.
 
-None is enough alone: a frozen or blurred video has perfect temporal scores. So `evaluate_video` gives them together with
-the amount of motion and the sharpness, and says when a video does not move. Names and formulas that are VBench's
+None is enough alone: a frozen or blurred video has perfect temporal scores. So `evaluate_video` gives them with the
+amount of motion and the sharpness, and says when a video does not move. Names and formulas that are VBench's
 (Huang et al., CVPR 2024) are marked so; the others are proxies and not comparable with published tables.
 """
 

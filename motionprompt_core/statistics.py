@@ -30,8 +30,8 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], n: int = 10_000, se
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
         raise ValueError(
-            f"paired bootstrap: a and b have shapes {first.shape} and {second.shape}, expected two lists of one length, "
-            "at least 2 pairs."
+            f"paired bootstrap: a and b have shapes {first.shape} and {second.shape}, expected two lists of one "
+            "length, at least 2 pairs."
         )
     difference = first - second
     if not np.isfinite(difference).all():

@@ -41,21 +41,22 @@ def read_video(
     if start < 0 or step < 1 or (length is not None and length < 1):
         raise ValueError(f"video: start {start}, length {length}, step {step}; expected start >= 0, the others >= 1.")
     frames: list[np.ndarray] = []
-    fps = 8.0
+    rate = 8.0
     try:
         for index, (image, fps) in enumerate(_images(path)):
+            rate = fps
             if index < start or (index - start) % step:
                 continue
             frames.append(np.asarray(_scaled(image, size)))
             if len(frames) == length:
                 break
     except (av.error.FFmpegError, UnidentifiedImageError, OSError, EOFError, IndexError) as error:
-        raise ValueError(f"video {path} cannot be decoded ({error}). It is damaged or no video; leave it out.") from error
+        raise ValueError(f"video {path} cannot be decoded ({error}). Damaged or no video: leave it out.") from error
     if not frames:
         raise ValueError(f"video {path} has no frame from {start} on. Give a longer video or a smaller start.")
     if len({frame.shape for frame in frames}) > 1:
         raise ValueError(f"video {path} has frames of several sizes. Scale them to one.")
-    return torch.from_numpy(np.stack(frames)).movedim(-1, 1).float().div(255), fps / step
+    return torch.from_numpy(np.stack(frames)).movedim(-1, 1).float().div(255), rate / step
 
 
 def write_video(frames: Tensor, path: str | Path, fps: float = 8.0) -> None:
@@ -118,4 +119,5 @@ def _scaled(image: Image.Image, size: int | None) -> Image.Image:
     if size is None or min(image.size) == size:
         return image
     factor = size / min(image.size)
-    return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)

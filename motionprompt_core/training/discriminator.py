@@ -1,4 +1,4 @@
-"""Training phi as the paper does: binary cross-entropy between flows of real and of generated videos, about 20 epochs."""
+"""Training phi as the paper does: binary cross-entropy between flows of real and generated videos, 20 epochs."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def train_discriminator(
         on_epoch: called with each epoch's result; may raise to abort.
 
     Raises:
-        ValueError: fewer than two clips of a class; flows that are empty, of several sizes, or not finite; a loss that is
-            not finite.
+        ValueError: fewer than two clips of a class; flows that are empty, of several sizes, or not finite; a loss that
+            is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     real_train, real_val = _split(real_flows, "real", val_share, generator)
@@ -138,7 +138,7 @@ def train_discriminator(
 
 
 def auroc(real: Tensor, fake: Tensor) -> float:
-    """Probability that a real sample's score is above a fake's, ties counting half (Mann-Whitney); scores (N,), (M,)."""
+    """Probability that a real sample's score is above a fake's, ties counting half (Mann-Whitney); (N,), (M,)."""
     ordered = fake.sort().values
     below = torch.searchsorted(ordered, real.contiguous(), right=False)
     up_to = torch.searchsorted(ordered, real.contiguous(), right=True)
@@ -154,7 +154,8 @@ def _split(
         raise ValueError(f"training: {len(clips)} {side} clip(s), expected at least 2: one to train, one to hold out.")
     for number, clip in enumerate(clips):
         if clip.ndim != 4 or clip.shape[1] != 2 or not len(clip):
-            raise ValueError(f"training: {side} clip {number} has shape {tuple(clip.shape)}, expected (P, 2, H, W), P > 0.")
+            shape = tuple(clip.shape)
+            raise ValueError(f"training: {side} clip {number} has shape {shape}, expected (P, 2, H, W), P > 0.")
         if not torch.isfinite(clip).all():
             raise ValueError(f"training: {side} clip {number} has NaN or infinite flow. Leave it out.")
     order = torch.randperm(len(clips), generator=generator).tolist()

@@ -45,7 +45,7 @@ def extract_flows(
     for number, clip in enumerate(clips):
         pairs = torch.tensor([(i, i + gap) for gap in gaps for i in range(len(clip) - gap)], dtype=torch.long)
         if not len(pairs):
-            raise ValueError(f"clip {number} has {len(clip)} frame(s), expected more than the smallest gap, {min(gaps)}.")
+            raise ValueError(f"clip {number} has {len(clip)} frame(s), expected more than the gap, {min(gaps)}.")
         if pairs_per_clip is not None:
             pairs = pairs[torch.randperm(len(pairs), generator=generator)[:pairs_per_clip]]
         first, second = (clip[index.to(clip.device)].to(device) for index in pairs.unbind(1))

@@ -13,7 +13,7 @@ def test_warp_looks_up_where_the_flow_points():
     flow = torch.tensor((4.0, -3.0)).view(1, 2, 1, 1).expand(2, 2, 20, 30)
     warped = warp(image, flow)
     assert torch.allclose(warped[:, :, 3:, :-4], image[:, :, :-3, 4:], atol=1e-5)
-    assert torch.allclose(warped[:, :, :3, :-4], image[:, :, :1, 4:].expand(-1, -1, 3, -1), atol=1e-5)  # border repeated
+    assert torch.allclose(warped[:, :, :3, :-4], image[:, :, :1, 4:].expand(-1, -1, 3, -1), atol=1e-5)  # border
 
 
 def test_warp_is_exact_in_half_precision_images():
