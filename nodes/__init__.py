@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .conditioning import MotionPromptConditioning
+from .conditioning import MotionPromptCLIP, MotionPromptConditioning
+from .demo import LoadDemoVideoModel
 from .host.folders import register
 from .loaders import LoadFlowDiscriminator, LoadOpticalFlowModel
 from .report import MotionPromptReport
@@ -14,9 +15,11 @@ NODES: list[type[io.ComfyNode]] = [
     LoadFlowDiscriminator,
     LoadOpticalFlowModel,
     MotionPromptConditioning,
+    MotionPromptCLIP,
     MotionPromptKSampler,
     ApplyMotionPrompt,
     MotionPromptReport,
+    LoadDemoVideoModel,
 ]
 
 register()

@@ -1,0 +1,139 @@
+"""Samples the demo model without ComfyUI: DDIM with CFG, guided or not; for training's checks and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..flow import FlowModel
+from ..guidance import GuidedModel, PromptOptimiser
+from ..report import GuidanceReport, StepReport
+from ..schedule import guided_steps
+from ..settings import GuidanceSettings
+from ..tokens import LearnableTokens
+from . import text, world
+from .checkpoint import DemoWeights
+from .unet import alphas_cumprod
+
+
+@dataclass
+class DemoPipeline:
+    """The demo model with what guides it.
+
+    Attributes:
+        weights: from `load_demo_weights`.
+        flow, discriminator: as in `GuidedModel`; only needed for guided samples.
+        steps: DDIM steps. cfg: classifier-free guidance scale (1 is the prompt alone).
+        negative: the negative prompt.
+    """
+
+    weights: DemoWeights
+    flow: FlowModel | None = None
+    discriminator: nn.Module | None = None
+    steps: int = 20
+    cfg: float = 4.0
+    negative: str = ""
+    frames: int = world.FRAMES
+    alphas: Tensor = field(default_factory=alphas_cumprod)
+
+    def timesteps(self) -> list[int]:
+        """Noise levels of the steps, from 999 down, evenly spaced."""
+        return torch.linspace(999, 0, self.steps + 1).round().long().tolist()[:-1]
+
+    def embed(self, prompt: str, rows: Tensor | None = None) -> Tensor:
+        """Context (1, L, d) of the prompt P, with rows T (n, d) of learnable tokens after its last word if given."""
+        ids = text.tokenize([prompt])
+        model = self.weights.text.text_model
+        x = model.embeddings.token_embedding(ids)
+        if rows is not None:
+            end = min(len(text.word_ids(prompt)) + 1, text.MAX_LENGTH - 1 - len(rows))
+            x = torch.cat((x[:, :end], rows[None], x[:, end:]), dim=1)[:, : text.MAX_LENGTH]
+        x = x + model.embeddings.position_embedding.weight
+        for layer in model.encoder.layers:
+            x = layer(x)
+        return model.final_layer_norm(x)
+
+    def initial_tokens(self, words: str) -> Tensor:
+        """Rows T0 (n, d) of the initial words."""
+        return self.weights.text.text_model.embeddings.token_embedding.weight[text.word_ids(words)].detach()
+
+    def predict_x0(self, x: Tensor, t: int, context: Tensor) -> Tensor:
+        """Tweedie's estimate from x_t (F, 4, h, w) for one prompt; v-prediction: x0 = alpha x - sigma v."""
+        a = self.alphas[t]
+        v = self.weights.unet(x, torch.full((len(x),), t), context.expand(len(x), -1, -1), len(x))
+        return a.sqrt() * x - (1 - a).sqrt() * v
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Latents (N, 4, h, w) -> frames (N, 3, H, W), nominally in [0, 1], not clamped."""
+        return self.weights.autoencoder.decode(x0 / self.weights.autoencoder.scale) / 2 + 0.5
+
+    def sample(
+        self,
+        prompt: str,
+        seed: int,
+        settings: GuidanceSettings | None = None,
+        words: str = "authentic",
+        on_step: Callable[[int, Tensor], None] | None = None,
+    ) -> tuple[Tensor, GuidanceReport]:
+        """One video, (F, 3, 128, 128) in [0, 1], and what the guidance did.
+
+        Args:
+            settings: None samples the prompt as it is.
+            words: initial words of the learnable tokens.
+            on_step: called with the step and the estimate x0 at every step.
+        """
+        report = GuidanceReport(state="running", num_steps=self.steps)
+        size = world.SIZE // 8
+        x = torch.randn(self.frames, 4, size, size, generator=torch.Generator().manual_seed(seed))
+        optimiser = None
+        if settings is not None:
+            report.settings, report.planned = settings.to_dict(), guided_steps(self.steps, settings)
+            optimiser = PromptOptimiser(LearnableTokens({"l": self.initial_tokens(words)}), settings, seed)
+        with torch.no_grad():
+            plain, negative = self.embed(prompt), self.embed(self.negative)
+            timesteps = [*self.timesteps(), None]
+            for step, (t, following) in enumerate(zip(timesteps[:-1], timesteps[1:], strict=True)):
+                uncond = self.predict_x0(x, t, negative)
+                context = plain
+                if optimiser is not None and settings is not None:
+                    context = self._guide(optimiser, settings, report, step, t, x, uncond, prompt, plain)
+                cond = self.predict_x0(x, t, context)
+                x0 = torch.lerp(uncond, cond, self.cfg)
+                if on_step is not None:
+                    on_step(step, x0)
+                x = x0 if following is None else self._ddim(x, x0, t, following)
+            report.state = "done"
+            return self.decode(x).clamp(0, 1), report
+
+    def _ddim(self, x: Tensor, x0: Tensor, t: int, following: int) -> Tensor:
+        """One deterministic DDIM step (Song et al. 2020, eq. 12 with eta 0)."""
+        a, b = self.alphas[t], self.alphas[following]
+        eps = (x - a.sqrt() * x0) / (1 - a).sqrt()
+        return b.sqrt() * x0 + (1 - b).sqrt() * eps
+
+    def _guide(
+        self, optimiser: PromptOptimiser, settings: GuidanceSettings, report: GuidanceReport, step: int, t: int,
+        x: Tensor, uncond: Tensor, prompt: str, plain: Tensor,
+    ) -> Tensor:
+        """Context of the step: optimised in the window, the settings' choice outside of it."""
+
+        def encode(rows: Mapping[str, Tensor]) -> Tensor:
+            return self.embed(prompt, rows["l"])
+
+        if step in report.planned:
+            if self.flow is None:
+                raise ValueError("a guided sample needs a flow model: pass flow= to DemoPipeline")
+            record = StepReport(step, float(((1 - self.alphas[t]) / self.alphas[t]).sqrt()))
+            report.steps.append(record)
+            mix = (lambda x0: torch.lerp(uncond, x0, self.cfg)) if settings.loss_on == "cfg" else None
+            model = GuidedModel(
+                encode, lambda c: self.predict_x0(x, t, c), self.decode, self.flow, self.discriminator, mix
+            )
+            with torch.enable_grad():
+                optimiser.optimise(model, record)
+            if record.fallback is None:
+                return encode(optimiser.tokens.detached())
+        return encode(optimiser.tokens.detached()) if settings.outside_window == "tokens" else plain
