@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from . import dataset, text, world
 from .unet import TextToVideo, alphas_cumprod
 
+
 @dataclass(frozen=True)
 class Stage:
     frames: int

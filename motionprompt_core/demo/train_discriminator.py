@@ -1,0 +1,86 @@
+"""Trains the demo's flow discriminator: rendered clips are real, the demo model's own videos are generated.
+
+    python -m motionprompt_core.demo.train_discriminator --run runs/demo --clips 240
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..discriminator import DiscriminatorConfig, save_discriminator
+from ..flow import load_flow_model
+from ..training.discriminator import train_discriminator
+from ..training.flows import extract_flows
+from . import world
+from .checkpoint import load_demo_weights
+from .pipeline import DemoPipeline
+
+FIRST_SEED = 10_000  # evaluation uses seeds from 50,000 on
+GAPS = (1, 2, 4, 8)
+PAIRS = 24
+CONFIG = DiscriminatorConfig(
+    trained_on="sprite world: rendered clips against videos of the demo model", family="demo"
+)
+
+
+def flows_of_seed(job: tuple[int, str, str]) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Flows (P, 2, 128, 128) of a rendered clip and of a generated one with the same caption."""
+    seed, weights, _ = job
+    torch.set_num_threads(1)
+    flow = load_flow_model("rife_v4.0")
+    pipeline = DemoPipeline(load_demo_weights(weights))
+    clip = world.random_clip(torch.Generator().manual_seed(seed), fault_share=0)
+    real, _, _ = world.render(clip)
+    with torch.no_grad():
+        autoencoder = pipeline.weights.autoencoder  # the codec's marks must not tell the classes apart
+        real = autoencoder.decode(autoencoder.encode(real * 2 - 1)).div(2).add(0.5).clamp(0, 1)
+    fake, _ = pipeline.sample(world.caption(clip), seed)
+    r, f = extract_flows(flow, [real, fake], GAPS, pairs_per_clip=PAIRS, seed=seed)
+    return seed, r.half(), f.half()
+
+
+def collect(run: Path, weights: str, clips: int, workers: int) -> None:
+    """Adds the flows of seeds that are not there yet to the run's cache, a file a seed."""
+    folder = run / "flows"
+    folder.mkdir(exist_ok=True)
+    jobs = [(seed, weights, "") for seed in range(FIRST_SEED, FIRST_SEED + clips)
+            if not (folder / f"{seed}.safetensors").exists()]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for number, (seed, real, fake) in enumerate(pool.imap_unordered(flows_of_seed, jobs), start=1):
+            part = folder / f"{seed}.part"
+            save_file({"real": real, "fake": fake}, part)
+            part.rename(folder / f"{seed}.safetensors")
+            if number % 10 == 0:
+                print(f"{number} of {len(jobs)} clips", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--weights", default="weights/demo_video_model.safetensors")
+    parser.add_argument("--out", type=Path, default=Path("weights/demo_discriminator.safetensors"))
+    parser.add_argument("--clips", type=int, default=240)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    collect(args.run, args.weights, args.clips, args.workers)
+    pairs = [load_file(path) for path in sorted((args.run / "flows").glob("*.safetensors"))]
+    real, fake = ([pair[key].float() for pair in pairs] for key in ("real", "fake"))
+    result = train_discriminator(
+        real, fake, CONFIG, epochs=args.epochs, blur=1.5, noise=0.1, label_smoothing=0.1,
+        on_epoch=lambda epoch: print(json.dumps(epoch.to_dict()), flush=True),
+    )
+    save_discriminator(
+        result.model, args.out, auroc=result.best.auroc, accuracy=result.best.accuracy, clips=len(pairs),
+        license="GPL-3.0",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The demo model inside ComfyUI is the demo model of the core, and behaves like any other video model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+PROMPT = "a red star moving left on grass"
+
+
+@pytest.fixture(scope="module")
+def demo(comfy):
+    return comfy.run("MotionPromptLoadDemoVideoModel")
+
+
+@pytest.fixture(scope="module")
+def weights(comfy, repo_root):
+    checkpoint = comfy.module("motionprompt_core.demo.checkpoint")
+    return checkpoint.load_demo_weights(repo_root / "weights" / "demo_video_model.safetensors")
+
+
+def pipeline_of(comfy, weights, **options):
+    return comfy.module("motionprompt_core.demo.pipeline").DemoPipeline(weights, **options)
+
+
+def test_clip_is_the_core_text_encoder(comfy, demo, weights):
+    (positive,) = comfy.run("CLIPTextEncode", clip=demo[1], text=PROMPT)
+    expected = pipeline_of(comfy, weights).embed(PROMPT)
+    torch.testing.assert_close(positive[0][0], expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_model_predicts_what_the_core_predicts(comfy, demo, weights):
+    model = demo[0].model
+    x = torch.randn(16, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    pipeline = pipeline_of(comfy, weights)
+    context = pipeline.embed(PROMPT).detach()
+    for t in (950, 500, 50):
+        sigma = model.model_sampling.sigmas[t]
+        scaled = x * (sigma**2 + 1).sqrt()  # ComfyUI's x is x_t / alpha
+        with torch.inference_mode():
+            options = {"cond_or_uncond": [0]}
+            x0 = model.apply_model(scaled, sigma.expand(16), c_crossattn=context.expand(16, -1, -1),
+                                   transformer_options=options)
+            expected = pipeline.predict_x0(x, t, context)
+        torch.testing.assert_close(x0, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_vae_decodes_what_it_encodes(comfy, demo):
+    world = comfy.module("motionprompt_core.demo.world")
+    video = world.render(world.random_clip(torch.Generator().manual_seed(1), 0.0))[0][:3].movedim(1, -1)
+    (latent,) = comfy.run("VAEEncode", vae=demo[2], pixels=video)
+    assert latent["samples"].shape == (3, 4, 16, 16)
+    (decoded,) = comfy.run("VAEDecode", vae=demo[2], samples=latent)
+    assert (decoded - video).square().mean() < 10**-2.5  # 25 dB
+
+
+def test_more_frames_than_it_learnt_are_refused_with_the_number(comfy, demo):
+    (positive,) = comfy.run("CLIPTextEncode", clip=demo[1], text=PROMPT)
+    (latent,) = comfy.run("EmptyLatentImage", width=128, height=128, batch_size=17)
+    with pytest.raises(ValueError, match="17.*16"):
+        comfy.run("KSampler", model=demo[0], seed=0, steps=1, cfg=1.0, positive=positive, negative=positive,
+                  latent_image=latent)
+
+
+def test_a_damaged_or_foreign_file_is_named(comfy, tmp_path, repo_root):
+    load = comfy.module("motionprompt_core.demo.checkpoint").load_demo_weights
+    whole = (repo_root / "weights" / "demo_video_model.safetensors").read_bytes()
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged.safetensors is damaged"):
+        load(damaged)
+    with pytest.raises(ValueError, match="not the demo model"):
+        load(repo_root / "weights" / "demo_discriminator.safetensors")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        load(tmp_path / "nothing.safetensors")
