@@ -153,7 +153,7 @@ def _initial_rows(
     if len(words) > count:
         raise ValueError(
             f"MotionPrompt Conditioning: {init!r} is {len(words)} tokens for text encoder {key!r}, but there are only "
-            f"{count} learnable tokens. Set tokens to {len(words)}, or use a shorter word."
+            f"{count} learnable tokens. Set token_count to {len(words)}, or use a shorter word."
         )
     table = encoder.transformer.get_input_embeddings()
     rows = []

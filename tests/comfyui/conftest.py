@@ -104,3 +104,17 @@ def comfy_ade(comfy: InProcessComfy, ade_path: Path) -> InProcessComfy:
     """`comfy` with AnimateDiff-Evolved loaded as well; skips the test when it is absent."""
     comfy.load_pack(animatediff(comfy.path) or ade_path)
     return comfy
+
+
+@pytest.fixture(scope="session")
+def tiny(comfy: InProcessComfy) -> Any:
+    """Tiny random models of the SD1.5 kind in this process; see tiny.py."""
+    from tests.comfyui.tiny import Tiny
+
+    return Tiny(comfy)
+
+
+@pytest.fixture(scope="session")
+def tiny_ade(comfy_ade: InProcessComfy, tiny: Any) -> Any:
+    """`tiny` with AnimateDiff-Evolved loaded."""
+    return tiny

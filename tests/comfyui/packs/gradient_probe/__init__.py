@@ -18,12 +18,12 @@ def pack_module(name: str) -> Any:
 
 
 def probing_optimiser(results: list[dict[str, float]], epsilon: float) -> type:
-    """An optimiser that changes nothing but writes down the slope along the gradient, by autograd and by differences."""
+    """An optimiser that changes nothing but writes down the slope along the gradient, by autograd and by
+    differences."""
     guidance = pack_module("motionprompt_core.guidance")
 
     class ProbingOptimiser(guidance.PromptOptimiser):
         def optimise(self, model, step, compare=False, on_iteration=None):
-            rows = self.tokens.parameters()
             num_frames = len(model.predict_x0(model.encode(self.tokens.rows)).detach())
             pairs = guidance.draw_pairs(num_frames, self.settings, self.generator)
             gradients: list[torch.Tensor] = []

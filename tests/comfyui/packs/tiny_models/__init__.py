@@ -35,4 +35,26 @@ class TinyMotionModel:
         return (models.tiny_motion_model(version),)
 
 
-NODE_CLASS_MAPPINGS = {"TinyVideoModel": TinyVideoModel, "TinyMotionModel": TinyMotionModel}
+class TinyDiscriminator:
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("MOTIONPROMPT_DISCRIMINATOR",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        core = models.pack_module("motionprompt_core.discriminator")
+        config = core.DiscriminatorConfig(flow_model="gradient", img_size=64, depth=2, embed_dim=32)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = core.FlowDiscriminator(config)
+        return (models.pack_module("nodes.host.models").ManagedModel(network),)
+
+
+NODE_CLASS_MAPPINGS = {
+    "TinyVideoModel": TinyVideoModel,
+    "TinyMotionModel": TinyMotionModel,
+    "TinyDiscriminator": TinyDiscriminator,
+}

@@ -179,3 +179,13 @@ def _animatediff() -> Any:
     for name in ("motion_module_ad", "model_injection"):
         importlib.import_module(f"{package}.{name}")
     return importlib.import_module(package)
+
+
+def pack_module(name: str) -> Any:
+    """A module of the MotionPrompt pack as this ComfyUI loaded it."""
+    import importlib
+
+    import nodes
+
+    root = nodes.NODE_CLASS_MAPPINGS["MotionPromptKSampler"].__module__.rsplit(".nodes.", 1)[0]
+    return importlib.import_module(f"{root}.{name}")

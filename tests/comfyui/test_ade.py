@@ -1,0 +1,109 @@
+"""AnimateDiff-Evolved: motion models, node orders, context windows, FreeInit, prompt schedules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.ade
+SCHEDULE = '"0": "a red ball", "2": "a blue cube"'
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
+def test_motion_models(tiny_ade, version):
+    model = tiny_ade.animatediff(version)
+    before = tiny_ade.stock(model=model)
+    latents, report = tiny_ade.guided(model=model)
+    assert report.guided == [0, 1]
+    assert not torch.equal(latents, before)
+    off, _ = tiny_ade.guided(model=model, strength=0.0)
+    assert torch.equal(off, before)
+    assert torch.equal(tiny_ade.stock(model=model), before)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_both_node_orders_make_the_same_video(tiny_ade, version):
+    outer, _ = tiny_ade.applied(tiny_ade.animatediff(version))
+    inner, _ = tiny_ade.applied()
+    inner = tiny_ade.animatediff(version, model=inner)
+    videos = [tiny_ade.stock(model=model, positive=tiny_ade.learnable) for model in (outer, inner)]
+    assert torch.equal(*videos)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_more_frames_than_the_context_window(tiny_ade, version):
+    model = tiny_ade.animatediff(version, context_length=4)
+    latent = tiny_ade.latent(frames=7)
+    latents, report = tiny_ade.guided(model=model, latent_image=latent, pairs=4)
+    assert report.guided == [0, 1]
+    frames = {frame for step in report.steps for i in step.iterations for pair in i.pairs for frame in pair}
+    assert max(frames) >= 4
+    checkpointed, _ = tiny_ade.guided(model=model, latent_image=latent, pairs=4, checkpointing="on")
+    assert torch.equal(latents, checkpointed)
+
+
+@pytest.mark.parametrize("order", ["outer", "inner"])
+def test_each_freeinit_pass_is_guided(tiny_ade, order):
+    (passes,) = tiny_ade.comfy.run(
+        "ADE_IterationOptsFreeInit",
+        iterations=2,
+        filter="gaussian",
+        d_s=0.25,
+        d_t=0.25,
+        n_butterworth=4,
+        sigma_step=999,
+        apply_to_1st_iter=False,
+        init_type="FreeInit [sampler sigma]",
+    )
+    (settings,) = tiny_ade.comfy.run("ADE_AnimateDiffSamplingSettings", iteration_opts=passes)
+    if order == "outer":
+        model, report = tiny_ade.applied(tiny_ade.animatediff("v2", sample_settings=settings))
+    else:
+        model, report = tiny_ade.applied()
+        model = tiny_ade.animatediff("v2", model=model, sample_settings=settings)
+    tiny_ade.stock(model=model, positive=tiny_ade.learnable)
+    assert [(step.run, step.step) for step in report.steps] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert report.missed == []
+
+
+def scheduled(tiny, clip, **options):
+    return tiny.comfy.run("ADE_PromptScheduling", prompts=SCHEDULE, clip=clip, max_length=3, **options)[0]
+
+
+def learnable_clip(tiny):
+    return tiny.comfy.run("MotionPromptCLIP", clip=tiny.clip, token_count=1, init_words="real", placement="end")[0]
+
+
+def test_scheduled_prompts_learn(tiny_ade):
+    model = tiny_ade.animatediff("v2")
+    prompt = scheduled(tiny_ade, learnable_clip(tiny_ade))
+    latents, report = tiny_ade.guided(model=model, positive=prompt)
+    assert report.guided == [0, 1]
+    assert report.steps[0].iterations[0].grad_norm > 0
+    off, _ = tiny_ade.guided(model=model, positive=prompt, strength=0.0)
+    plain = tiny_ade.stock(model=model, positive=scheduled(tiny_ade, tiny_ade.clip))
+    torch.testing.assert_close(off, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+    assert not torch.allclose(latents, plain, rtol=1e-2)
+
+
+def test_schedules_blended_otherwise_are_refused(tiny_ade):
+    prompt = scheduled(tiny_ade, learnable_clip(tiny_ade), tensor_interp="slerp")
+    with pytest.raises(ValueError, match="not blended linearly.*lerp"):
+        tiny_ade.guided(positive=prompt)
+
+
+def test_strengths_per_frame_are_differentiable(tiny_ade):
+    comfy = tiny_ade.comfy
+    (motion,) = comfy.run("TinyMotionModel", version="v2")
+    mask = torch.linspace(0.5, 1, 3)[:, None, None].expand(3, 8, 8)
+    (scale,) = comfy.run("ADE_MultivalScaledMask", mask=mask, min_float_val=0.0, max_float_val=1.0)
+    (motions,) = comfy.run(
+        "ADE_ApplyAnimateDiffModel",
+        motion_model=motion,
+        start_percent=0.0,
+        end_percent=1.0,
+        scale_multival=scale,
+        effect_multival=scale,
+    )
+    (model,) = comfy.run("ADE_UseEvolvedSampling", model=tiny_ade.model, beta_schedule="autoselect", m_models=motions)
+    assert tiny_ade.guided(model=model)[1].guided == [0, 1]

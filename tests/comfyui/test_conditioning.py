@@ -1,0 +1,130 @@
+"""MotionPrompt Conditioning: what it outputs, and what other nodes may do to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+LONG = "a red ball rolling over green grass under a blue sky, " * 12
+
+
+def test_in_a_stock_sampler_it_is_the_prompt_with_the_init_words(tiny):
+    learnable = tiny.prompt("a red ball", token_count=1)
+    assert torch.equal(learnable[0][0], tiny.encode("a red ball authentic")[0][0])
+    assert torch.equal(learnable[0][1]["pooled_output"], tiny.encode("a red ball authentic")[0][1]["pooled_output"])
+    assert torch.equal(tiny.stock(positive=learnable), tiny.stock(positive=tiny.encode("a red ball authentic")))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "same_as"),
+    [
+        ("a ball", {"token_count": 1, "placement": "start"}, "authentic a ball"),
+        ("a ball", {"token_count": 3, "init_words": "smooth real"}, "a ball smooth real smooth"),
+        ("a (ball:1.3)", {"token_count": 1, "init_words": "(real:0.7)"}, "a (ball:1.3) (real:0.7)"),
+        ("", {"token_count": 2}, "authentic authentic"),
+        (LONG, {"token_count": 1}, LONG + " authentic"),
+    ],
+)
+def test_words_weights_and_placement(tiny, text, options, same_as):
+    torch.testing.assert_close(tiny.prompt(text, **options)[0][0], tiny.encode(same_as)[0][0], rtol=0, atol=0)
+
+
+def test_a_full_chunk_gives_the_tokens_one_of_their_own(tiny):
+    full = "ball " * 75
+    assert tiny.encode(full)[0][0].shape[1] == 77
+    for placement in ("end", "start"):
+        learnable = tiny.prompt(full, token_count=4, placement=placement)
+        assert learnable[0][0].shape[1] == 2 * 77
+        latents, report = tiny.guided(positive=learnable)
+        assert report.guided == [0, 1]
+        off, _ = tiny.guided(positive=learnable, strength=0.0)
+        assert torch.equal(off, tiny.stock(positive=tiny.encode(full)))
+        assert not torch.equal(off, latents)
+
+
+def assert_learns(tiny, learnable, plain, **options):
+    """The tokens move, and without guidance it is the stock sampler on the plain conditioning."""
+    _, report = tiny.guided(positive=learnable, **options)
+    assert report.guided == [0, 1]
+    assert all(iteration.grad_norm > 0 for step in report.steps for iteration in step.iterations)
+    off, _ = tiny.guided(positive=learnable, strength=0.0, **options)
+    assert torch.equal(off, tiny.stock(positive=plain, **options))
+
+
+def test_long_prompts_learn(tiny):
+    assert_learns(tiny, tiny.prompt(LONG), tiny.encode(LONG))
+
+
+def test_clip_skip(tiny):
+    (clip,) = tiny.comfy.run("CLIPSetLastLayer", clip=tiny.clip, stop_at_clip_layer=-2)
+    assert_learns(tiny, tiny.prompt("a ball", clip=clip), tiny.encode("a ball", clip=clip))
+
+
+def test_lora_on_model_and_clip(tiny):
+    before = tiny.stock()
+    clip, model = tiny.clip.clone(), tiny.model.clone()
+    text = "clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.weight"
+    image = "diffusion_model.middle_block.1.proj_in.weight"
+    with torch.inference_mode():
+        assert clip.add_patches({text: (torch.ones(64, 64) * 0.05,)}, 1.0)
+        shape = model.model.state_dict()[image].shape
+        assert model.add_patches({image: (torch.ones(shape) * 0.05,)}, 1.0)
+    learnable = tiny.prompt("a ball", clip=clip)
+    assert_learns(tiny, learnable, tiny.encode("a ball", clip=clip), model=model)
+    assert torch.equal(tiny.stock(), before)
+
+
+def areas(tiny, conditioning):
+    (left,) = tiny.comfy.run(
+        "ConditioningSetAreaPercentage", conditioning=conditioning, width=0.5, height=1.0, x=0.0, y=0.0, strength=1.0
+    )
+    return tiny.comfy.run("ConditioningCombine", conditioning_1=left, conditioning_2=tiny.encode("grass"))[0]
+
+
+def masks(tiny, conditioning):
+    mask = torch.zeros(1, 64, 64)
+    mask[..., :32] = 1
+    (masked,) = tiny.comfy.run(
+        "ConditioningSetMask", conditioning=conditioning, mask=mask, strength=0.8, set_cond_area="default"
+    )
+    return tiny.comfy.run("ConditioningCombine", conditioning_1=masked, conditioning_2=tiny.encode("grass"))[0]
+
+
+def concatenated(tiny, conditioning):
+    return tiny.comfy.run(
+        "ConditioningConcat", conditioning_to=conditioning, conditioning_from=tiny.encode("green grass")
+    )[0]
+
+
+def timed(tiny, conditioning):
+    (early,) = tiny.comfy.run("ConditioningSetTimestepRange", conditioning=conditioning, start=0.0, end=0.6)
+    (late,) = tiny.comfy.run("ConditioningSetTimestepRange", conditioning=tiny.encode("grass"), start=0.6, end=1.0)
+    return tiny.comfy.run("ConditioningCombine", conditioning_1=early, conditioning_2=late)[0]
+
+
+@pytest.mark.parametrize("change", [areas, masks, concatenated, timed])
+def test_conditioning_nodes(tiny, change):
+    assert_learns(tiny, change(tiny, tiny.learnable), change(tiny, tiny.plain))
+
+
+def test_two_learnable_prompts_learn_together(tiny):
+    def both(first, second):
+        return tiny.comfy.run("ConditioningCombine", conditioning_1=first, conditioning_2=second)[0]
+
+    other = tiny.prompt("a cube", init_words="smooth", token_count=1)
+    assert_learns(tiny, both(tiny.learnable, other), both(tiny.plain, tiny.encode("a cube")))
+
+
+def test_inpainting(tiny):
+    latent = tiny.latent()
+    latent["noise_mask"] = torch.zeros(1, 64, 64)
+    latent["noise_mask"][..., 32:] = 1
+    assert_learns(tiny, tiny.learnable, tiny.plain, latent_image=latent)
+
+
+def test_motionprompt_clip_makes_any_text_node_learnable(tiny):
+    (clip,) = tiny.comfy.run("MotionPromptCLIP", clip=tiny.clip, token_count=2, init_words="authentic", placement="end")
+    assert_learns(tiny, tiny.encode("a ball", clip=clip), tiny.encode("a ball"))
+    (skipping,) = tiny.comfy.run("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-2)
+    (skipped,) = tiny.comfy.run("CLIPSetLastLayer", clip=tiny.clip, stop_at_clip_layer=-2)
+    assert_learns(tiny, tiny.encode("a ball", clip=skipping), tiny.encode("a ball", clip=skipped))

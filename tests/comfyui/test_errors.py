@@ -1,0 +1,122 @@
+"""Bad input is named, with what to do, before the model has been evaluated once."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+@contextmanager
+def no_evaluation(tiny):
+    """Fails if the UNet is evaluated within it."""
+    evaluations = []
+    hook = tiny.model.model.diffusion_model.register_forward_pre_hook(lambda *_: evaluations.append(1))
+    try:
+        yield
+    finally:
+        hook.remove()
+    assert not evaluations
+
+
+def refused(tiny, message, **options):
+    with no_evaluation(tiny), pytest.raises(ValueError, match=message):
+        tiny.guided(**options)
+
+
+def test_one_frame(tiny):
+    refused(tiny, "one frame.*batch_size", latent_image=tiny.latent(frames=1))
+
+
+def test_latents_of_another_kind_of_video_model(tiny):
+    check = tiny.comfy.module("nodes.host.checks").check_frames
+    with pytest.raises(ValueError, match=r"\(1, 16, 5, 8, 8\).*frames as a batch"):
+        check(torch.zeros(1, 16, 5, 8, 8))
+
+
+def test_a_conditioning_without_learnable_tokens(tiny):
+    refused(tiny, "no learnable tokens.*MotionPrompt Conditioning", positive=tiny.plain)
+
+
+def test_learnable_tokens_in_the_negative_prompt_only(tiny):
+    refused(tiny, "no learnable tokens", positive=tiny.plain, negative=tiny.learnable)
+
+
+def test_a_conditioning_whose_embeddings_were_mixed(tiny):
+    (mixed,) = tiny.comfy.run(
+        "ConditioningAverage",
+        conditioning_to=tiny.learnable,
+        conditioning_from=tiny.encode("grass"),
+        conditioning_to_strength=0.5,
+    )
+    refused(tiny, "changed the embeddings.*Conditioning Average", positive=mixed)
+
+
+def test_a_negative_window(tiny):
+    refused(tiny, r"window is negative.*0\.5.*0\.2", window_start=0.5, window_end=0.2)
+
+
+def test_frames_too_small_for_the_flow_model(tiny):
+    flow = tiny.comfy.module("motionprompt_core.flow")
+    raft = tiny.comfy.module("nodes.host.models").ManagedModel(flow.RaftFlow("raft_small"))
+    refused(tiny, "raft_small.*64x64 px.*128x128", flow_model=raft)
+
+
+def test_a_vae_that_does_not_fit(tiny):
+    wide = SimpleNamespace(first_stage_model=object(), latent_dim=2, latent_channels=16)
+    refused(tiny, "VAE has 16 latent channels.*have 4", vae=wide)
+    video = SimpleNamespace(first_stage_model=object(), latent_dim=3, latent_channels=4)
+    refused(tiny, "3-dimensional", vae=video)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token_count": 80}, r"80 learnable tokens overflow.*at most 75"),
+        ({"init_words": " "}, "init word.*empty"),
+        ({"init_words": "very realistic smooth motion", "token_count": 2}, "4 tokens.*Set token_count to 4"),
+    ],
+)
+def test_tokens_that_do_not_fit(tiny, options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.prompt(**options)
+
+
+def test_a_model_without_text_encoder(tiny):
+    with pytest.raises(ValueError, match="clip is missing"):
+        tiny.comfy.module("nodes.host.tokens").learnable_prompt(None, "a ball", "authentic", 1, "end")
+
+
+def test_a_report_before_sampling(tiny):
+    _, report = tiny.applied()
+    with pytest.raises(ValueError, match="nothing has been sampled yet.*latent"):
+        tiny.comfy.run("MotionPromptReport", report=report)
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_non_finite_value_falls_back_to_the_plain_prompt_and_says_so(tiny, broken):
+    def spoil(module, inputs, flow):
+        if broken == "loss":
+            return flow * float("nan")
+        return flow + (flow - flow.detach()).abs().sqrt()  # the same flow, an infinite slope
+
+    hook = tiny.flow.module.register_forward_hook(spoil)
+    try:
+        latents, report = tiny.guided()
+    finally:
+        hook.remove()
+    assert report.state == "done"
+    assert report.guided == []
+    assert [step.fallback is not None for step in report.steps] == [True, True]
+    assert "not finite" in report.summary()
+    assert torch.equal(latents, tiny.stock())
+
+
+def test_a_discriminator_of_another_flow_model_is_noted(tiny):
+    core = tiny.comfy.module("motionprompt_core.discriminator")
+    config = core.DiscriminatorConfig(flow_model="raft_large", img_size=32, depth=1, embed_dim=16, num_heads=2)
+    other = tiny.comfy.module("nodes.host.models").ManagedModel(core.FlowDiscriminator(config))
+    _, report = tiny.guided(discriminator=other, window_end=0.25)
+    assert any("raft_large" in note and "gradient" in note for note in report.notes)

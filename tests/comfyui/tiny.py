@@ -1,0 +1,123 @@
+"""The guided sampler on tiny random models of the SD1.5 kind, driven node by node as ComfyUI's executor does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from tests.comfyui.inprocess import InProcessComfy
+
+TEXT = "a (red:1.2) ball rolling"
+# Two guided steps of four, one iteration each: the least that shows everything.
+GUIDED = {"window_start": 0.0, "window_end": 0.5, "iterations": 1}
+
+
+class Tiny:
+    """Models, prompts and short ways to sample.
+
+    Attributes:
+        comfy: ComfyUI in this process. model, clip, vae, flow, discriminator: tiny and random.
+        learnable, plain, negative: conditioning of the prompt with and without learnable tokens, and of another one.
+    """
+
+    def __init__(self, comfy: InProcessComfy):
+        self.comfy = comfy
+        self.model, self.clip, self.vae = comfy.run("TinyVideoModel", dtype="fp32", seed=0)
+        (self.flow,) = comfy.run("MotionPromptLoadOpticalFlow", name="gradient", download=False)
+        self.discriminator = self.make_discriminator()
+        self.learnable = self.prompt()
+        self.plain = self.encode(TEXT)
+        self.negative = self.encode("blurry")
+
+    def make_discriminator(self) -> Any:
+        core = self.comfy.module("motionprompt_core.discriminator")
+        config = core.DiscriminatorConfig(flow_model="gradient", img_size=64, depth=2, embed_dim=32)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return self.comfy.module("nodes.host.models").ManagedModel(core.FlowDiscriminator(config))
+
+    def prompt(self, text: str = TEXT, clip: Any = None, **options: Any) -> Any:
+        """MotionPrompt Conditioning."""
+        options = {"token_count": 2, "init_words": "authentic", "placement": "end", **options}
+        return self.comfy.run("MotionPromptConditioning", clip=clip or self.clip, text=text, **options)[0]
+
+    def encode(self, text: str, clip: Any = None) -> Any:
+        """CLIP Text Encode."""
+        return self.comfy.run("CLIPTextEncode", clip=clip or self.clip, text=text)[0]
+
+    def latent(self, frames: int = 3, size: int = 64) -> dict[str, Any]:
+        return self.comfy.run("EmptyLatentImage", width=size, height=size, batch_size=frames)[0]
+
+    def _sampling(self, options: dict[str, Any]) -> dict[str, Any]:
+        defaults = {"seed": 3, "steps": 4, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+        return {"model": self.model, "negative": self.negative, "latent_image": self.latent(), **defaults, **options}
+
+    def stock(self, **options: Any) -> torch.Tensor:
+        """Latents of ComfyUI's KSampler; of the plain prompt unless told otherwise."""
+        options = {"positive": self.plain, **options}
+        return self.comfy.run("KSampler", **self._sampling(options))[0]["samples"]
+
+    def guided(self, **options: Any) -> tuple[torch.Tensor, Any]:
+        """Latents and report of MotionPrompt KSampler."""
+        models = {"positive": self.learnable, "vae": self.vae, "flow_model": self.flow}
+        models["discriminator"] = self.discriminator
+        latent, report = self.comfy.run("MotionPromptKSampler", **self._sampling({**models, **GUIDED, **options}))
+        return latent["samples"], report
+
+    def applied(self, model: Any = None, **options: Any) -> tuple[Any, Any]:
+        """MODEL and report of Apply MotionPrompt."""
+        models = {"vae": self.vae, "flow_model": self.flow, "discriminator": self.discriminator}
+        return self.comfy.run("MotionPromptApply", model=model or self.model, **{**models, **GUIDED, **options})
+
+    def gradients(self, **options: Any) -> list[torch.Tensor]:
+        """The gradients for the tokens that Adam was given, in order, on the way of a guided run."""
+        guidance = self.comfy.module("motionprompt_core.guidance")
+        patch = self.comfy.module("nodes.host.sampling").MotionPromptPatch
+        seen: list[torch.Tensor] = []
+
+        class Watching(guidance.PromptOptimiser):
+            def _move(self, adam: Any, gradients: list[torch.Tensor]) -> float:
+                seen.extend(gradient.clone() for gradient in gradients)
+                return super()._move(adam, gradients)
+
+        original, patch.optimiser = patch.optimiser, Watching
+        try:
+            self.guided(**options)
+        finally:
+            patch.optimiser = original
+        return seen
+
+    def slopes(
+        self, model: Any = None, settings: dict[str, Any] | None = None, **options: Any
+    ) -> list[dict[str, float]]:
+        """Slopes of the loss along its gradient, by autograd and by differences, at the first of four steps."""
+        settings = {"window_start": 0.0, "window_end": 0.25, "lambda_tv": 0.0, **(settings or {})}
+        probed, results = self.comfy.run(
+            "GradientProbe",
+            model=model or self.model,
+            vae=self.vae,
+            flow_model=self.flow,
+            discriminator=self.discriminator,
+            settings=json.dumps(settings),
+            epsilon=3e-3,
+        )
+        self.stock(model=probed, **{"positive": self.learnable, **options})
+        return results
+
+    def animatediff(self, version: str, model: Any = None, context_length: int | None = None, **options: Any) -> Any:
+        """MODEL through AnimateDiff-Evolved's Gen2 nodes."""
+        (motion,) = self.comfy.run("TinyMotionModel", version=version)
+        (motions,) = self.comfy.run("ADE_ApplyAnimateDiffModelSimple", motion_model=motion)
+        if context_length is not None:
+            (options["context_options"],) = self.comfy.run(
+                "ADE_StandardUniformContextOptions", context_length=context_length, context_stride=1, context_overlap=2
+            )
+        return self.comfy.run(
+            "ADE_UseEvolvedSampling",
+            model=model or self.model,
+            beta_schedule="autoselect",
+            m_models=motions,
+            **options,
+        )[0]
