@@ -1,7 +1,6 @@
 """MotionPrompt for ComfyUI: motion that looks real, by prompt tokens that learn while a video is sampled."""
 
 from comfy_api.latest import ComfyExtension, io
-from typing_extensions import override
 
 from .nodes import NODES
 
@@ -9,7 +8,6 @@ WEB_DIRECTORY = "./web"
 
 
 class MotionPromptExtension(ComfyExtension):
-    @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 

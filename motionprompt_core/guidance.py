@@ -211,8 +211,8 @@ class PromptOptimiser:
             _require_finite(gradient, "gradient of the loss for the tokens")
         norm = self._move(adam, gradients)
         drift, cosine = self.tokens.drift()
-        numbers = [None if part is None else float(part.detach()) for part in (loss.disc, loss.tv, reg, loss.phi)]
-        step.iterations.append(IterationReport(float(total), *numbers, norm, drift, cosine, pairs))
+        disc, tv, reg, phi = (None if p is None else float(p.detach()) for p in (loss.disc, loss.tv, reg, loss.phi))
+        step.iterations.append(IterationReport(float(total), disc, tv, reg, phi, norm, drift, cosine, pairs))
         model.check()
         return loss, pairs
 
@@ -230,12 +230,13 @@ class PromptOptimiser:
     def _optimiser(self) -> torch.optim.Adam:
         settings = self.settings
         lr = settings.strength * settings.learning_rate * max(0.0, 1.0 - settings.lr_decay * self._steps_taken)
-        if self._adam is None or settings.fresh_adam:
+        adam = self._adam
+        if adam is None or settings.fresh_adam:
             groups = [{"params": [row], "key": key} for key, row in self.tokens.rows.items()]
-            self._adam = torch.optim.Adam(groups, lr=lr, betas=(settings.beta1, settings.beta2))
-        for group in self._adam.param_groups:
+            adam = self._adam = torch.optim.Adam(groups, lr=lr, betas=(settings.beta1, settings.beta2))
+        for group in adam.param_groups:
             group["lr"] = lr * (self.tokens.rms(group["key"]) if settings.lr_unit == "relative" else 1.0)
-        return self._adam
+        return adam
 
     def _undo(self, rows: Mapping[str, Tensor]) -> None:
         self.tokens.load(rows)

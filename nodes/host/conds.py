@@ -53,7 +53,8 @@ def _suffix(cond: dict[str, Any]) -> Tensor | None:
     Raises:
         ValueError: the embeddings were changed in another way, so that they cannot be encoded anew.
     """
-    now, start = cond.get("cross_attn"), cond[PAYLOAD].start.cond
+    now: Any = cond.get("cross_attn")
+    start: Tensor = cond[PAYLOAD].start.cond
     if now is start:
         return None
     length = start.shape[1]

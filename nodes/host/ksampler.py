@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import comfy.samplers
 
-import nodes as comfy_nodes  # ComfyUI's module of that name; this pack's is only ever imported relatively
+# By name: this pack has a package called `nodes` as well, which is only ever imported relatively.
+_comfy_nodes = importlib.import_module("nodes")
 
 SAMPLERS = comfy.samplers.KSampler.SAMPLERS
 SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
@@ -25,6 +27,6 @@ def sample(
     denoise: float,
 ) -> dict[str, Any]:
     """What the KSampler node does; returns a LATENT."""
-    return comfy_nodes.common_ksampler(
+    return _comfy_nodes.common_ksampler(
         model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=denoise
     )[0]
