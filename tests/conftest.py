@@ -25,6 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if ROOT / "tests" / "comfyui" in item.path.parents:
             item.add_marker(pytest.mark.comfyui)
+        if "bare_comfy" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.inprocess)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

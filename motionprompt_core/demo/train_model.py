@@ -56,7 +56,7 @@ def v_loss(model: nn.Module, x0: Tensor, weight: Tensor, ids: Tensor, t: Tensor,
 
 
 class Trainer:
-    def __init__(self, run: Path, stage: str, steps: int):
+    def __init__(self, run: Path, stage: str, steps: int, start: Path | None = None):
         self.run, self.stage, self.steps = run, stage, steps
         settings = STAGES[stage]
         self.frames, self.batch, self.lr, self.shift = (
@@ -67,26 +67,27 @@ class Trainer:
         self.average = TextToVideo()
         self.step = 0
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=0.01, betas=(0.9, 0.98))
-        self.resume()
+        self.resume(start)
         self.latents, self.masks, self.clips = dataset.read_shards(run)
 
     @property
     def checkpoint(self) -> Path:
         return self.run / f"{self.stage}.pt"
 
-    def resume(self) -> None:
+    def resume(self, start: Path | None) -> None:
+        """Go on from this stage's checkpoint; else begin with `start`'s weights, or the image stage's for videos."""
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
             self.step = state["step"]
-        elif self.stage == "video":
-            images = load_file(self.run / "image.safetensors")
-            self.model.load_state_dict(images)
-            self.average.load_state_dict(images)
-        else:
-            self.average.load_state_dict(self.model.state_dict())
+            return
+        if start is None and self.stage == "video":
+            start = self.run / "image.safetensors"
+        if start is not None:
+            self.model.load_state_dict(load_file(start))
+        self.average.load_state_dict(self.model.state_dict())
 
     def save(self) -> None:
         state = {"model": self.model.state_dict(), "average": self.average.state_dict(),
@@ -157,8 +158,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
     parser.add_argument("--stage", choices=STAGES, required=True)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--start", type=Path, help="weights to begin with, instead of random or the image stage's")
     args = parser.parse_args()
-    Trainer(args.run, args.stage, args.steps).train()
+    Trainer(args.run, args.stage, args.steps, args.start).train()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from . import world
 
-WINDOW = 96  # side of the square around the sprite in which its shape is looked for, px
-RADII = tuple(range(14, 36))
+WINDOW = 112  # side of the square around the sprite in which its shape is looked for, px
+RADII = tuple(range(16, 41))
 STILL_BELOW = 0.6  # px per frame
 
 

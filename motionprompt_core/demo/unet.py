@@ -193,8 +193,8 @@ class VideoUNet(nn.Module):
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, frames: int) -> Tensor:
         if not 1 <= frames <= self.config.max_frames:
             raise ValueError(
-                f"The demo model got {frames} frames, but makes 1 to {self.config.max_frames}. Set the batch size of the "
-                f"empty latent to {self.config.max_frames} or less."
+                f"The demo model got {frames} frames, but makes 1 to {self.config.max_frames}. Set the batch size "
+                f"of the empty latent to {self.config.max_frames} or less."
             )
         emb = self.embed(timesteps, context)
 

@@ -83,9 +83,9 @@ def random_clip(generator: torch.Generator, fault_share: float = 0.3, **fixed: s
     colour = fixed.get("colour") or choose(COLOURS, generator)
     ground = fixed.get("ground") or choose(GROUNDS, generator)
     direction = fixed.get("direction") or choose(DIRECTIONS, generator)
-    radius = uniform(22, 28, generator)
+    radius = uniform(27, 32, generator)
     step = DIRECTIONS[direction]
-    speed = uniform(1.8, 3.2, generator) if any(step) else 0.0
+    speed = uniform(1.6, 2.6, generator) if any(step) else 0.0
     travel = [axis * speed * (FRAMES - 1) for axis in step]
     margin = 1.15 * radius
     start = [uniform(margin - min(d, 0.0), SIZE - margin - max(d, 0.0), generator) for d in travel]
@@ -95,7 +95,7 @@ def random_clip(generator: torch.Generator, fault_share: float = 0.3, **fixed: s
         return clip
     jitter, pulse, flicker = (
         uniform(*span, generator) if float(torch.rand((), generator=generator)) < 0.6 else 0.0
-        for span in ((1.5, 4.0), (0.05, 0.15), (0.08, 0.2))
+        for span in ((1.5, 4.0), (0.04, 0.10), (0.08, 0.2))
     )
     return replace(clip, jitter=jitter or 2.0, pulse=pulse, flicker=flicker)
 
@@ -159,10 +159,10 @@ def render(clip: Clip, frames: int = FRAMES) -> tuple[Tensor, Tensor, Tensor]:
     """
     generator = torch.Generator().manual_seed(clip.seed + 1)
     ground = torch.tensor(GROUNDS[clip.ground])[:, None, None] * (
-        1 + 0.07 * _texture(5, generator) + 0.04 * _texture(16, generator)
+        1 + 0.04 * _texture(5, generator) + 0.02 * _texture(16, generator)
     )
     gain = 1 + clip.flicker * torch.randn(frames, generator=generator)
-    scale = clip.radius * (1 + clip.pulse * torch.randn(frames, generator=generator)).clamp(0.5, 1.3)
+    scale = clip.radius * (1 + clip.pulse * torch.randn(frames, generator=generator)).clamp(0.7, 1.2)
     centre = trajectory(clip, frames)
 
     axis = torch.arange(SIZE, dtype=torch.float32) + 0.5
