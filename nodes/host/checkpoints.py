@@ -68,6 +68,8 @@ class _Checkpoint:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
+        # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
+        args = tuple(arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args)
         seen = _World(self.block, args, kwargs)
         first = True
 

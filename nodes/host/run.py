@@ -10,8 +10,9 @@ import comfy.model_management
 import torch
 from torch import Tensor, nn
 
+from ...motionprompt_core.autograd import save_copies
 from ...motionprompt_core.guidance import GuidedModel
-from ...motionprompt_core.report import StepReport
+from ...motionprompt_core.report import FlowSample, StepReport
 from ...motionprompt_core.schedule import StepTracker
 from ...motionprompt_core.tokens import LearnableTokens
 from .checkpoints import checkpointed
@@ -76,11 +77,14 @@ class GuidedRun:
         self.optimiser = self.patch.optimiser(LearnableTokens(initial), self.settings, seed or 0)
         self.tracker = StepTracker(sigmas.tolist(), by_count=evaluates_once_off_schedule(sampler))
         self.due = set(self.report.planned)
+        # ControlNets' outputs are added to skip connections in place. Other models that change what was kept for the
+        # backward pass are found out by the error that it raises.
+        self.copies = any("control" in cond for entries in conds.values() for cond in entries)
         try:
             yield
+            self.report.missed += sorted(self.due)
         finally:
             self.guider.conds = conds
-            self.report.missed += sorted(self.due)
             self.report.passes += 1
 
     def begin_steps(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any) -> None:
@@ -100,19 +104,21 @@ class GuidedRun:
     def _guide(
         self, step: int, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any
     ) -> None:
-        report = StepReport(step, float(timestep.flatten()[0]), self.report.passes)
-        last = step == max(self.report.planned)
-        conds, cfg = self.guider.conds, getattr(self.guider, "cfg", None)
+        def attempt() -> tuple[StepReport, FlowSample | None]:
+            report = StepReport(step, float(timestep.flatten()[0]), self.report.passes)
+            with self._guider_kept(), differentiable(self._modules()), self._checkpoints():
+                options = gradient_options(model_options)
+                evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), options, seed)
+                model, last = evaluation.as_guided_model(), step == max(self.report.planned)
+                return report, self.optimiser.optimise(model, report, last, self._progress)
+
         try:
-            with differentiable(self._modules()), self._checkpoints():
-                evaluation = _Evaluation(
-                    self, executor, x.clone(), timestep.clone(), gradient_options(model_options), seed
-                )
-                flow = self.optimiser.optimise(evaluation.as_guided_model(), report, last, self._progress)
-        finally:
-            self.guider.conds = conds
-            if cfg is not None:
-                self.guider.cfg = cfg
+            report, flow = attempt()
+        except RuntimeError as error:
+            if self.copies or "modified by an inplace operation" not in str(error):
+                raise
+            self.copies = True
+            report, flow = attempt()
         self.report.steps.append(report)
         self.report.flow += [flow] if flow is not None else []
         if report.fallback is None or self.settings.outside_window == "tokens":
@@ -120,6 +126,16 @@ class GuidedRun:
         else:
             self.guider.conds = self.swap.plain
         comfy.model_management.soft_empty_cache()
+
+    @contextmanager
+    def _guider_kept(self) -> Iterator[None]:
+        conds, cfg = self.guider.conds, getattr(self.guider, "cfg", None)
+        try:
+            yield
+        finally:
+            self.guider.conds = conds
+            if cfg is not None:
+                self.guider.cfg = cfg
 
     def check(self) -> None:
         """Between the parts of an iteration: stop if asked to, and see how much memory is in use."""
@@ -195,7 +211,8 @@ class _Evaluation:
         guider.conds = conds
         if hasattr(guider, "cfg"):
             guider.cfg = cfg
-        x0 = self.executor(self.x, self.timestep, self.options, self.seed)
+        with save_copies() if self.run.copies else nullcontext():
+            x0 = self.executor(self.x, self.timestep, self.options, self.seed)
         if self.run.inpaint is not None:
             latent, mask = self.run.inpaint
             x0 = x0 * mask + latent * (1 - mask)

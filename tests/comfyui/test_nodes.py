@@ -183,11 +183,14 @@ def test_controlnet_is_part_of_what_is_differentiated(tiny):
         )
 
     learnable, negative = controlled(tiny.learnable)
-    plain, _ = controlled(tiny.plain)
-    before = tiny.stock(positive=plain, negative=negative)
-    (slope,) = tiny.slopes(positive=learnable, negative=negative)
-    assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
-    assert slope["autograd"] != pytest.approx(tiny.slopes()[0]["autograd"], rel=0.01)
+    plain = dict(zip(("positive", "negative"), controlled(tiny.plain), strict=True))
+    before = tiny.stock(**plain)
+    (without,) = tiny.slopes(positive=tiny.learnable)
+    for checkpointing in ("off", "on"):
+        options = {"settings": {"checkpointing": checkpointing}, "positive": learnable, "negative": negative}
+        (slope,) = tiny.slopes(**options)
+        assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
+        assert slope["autograd"] != pytest.approx(without["autograd"], rel=0.01)
     off, _ = tiny.guided(positive=learnable, negative=negative, strength=0.0)
     assert torch.equal(off, before)
-    assert torch.equal(tiny.stock(positive=plain, negative=negative), before)
+    assert torch.equal(tiny.stock(**plain), before)
