@@ -147,7 +147,8 @@ def _weights(blended: Tensor, parts: list[Tensor]) -> Tensor:
         error = (columns @ weights - target).abs().max()
     if error > TOLERANCE * target.std():
         raise ValueError(
-            "MotionPrompt: the scheduled prompts are not blended linearly, so their learnable tokens cannot be found. "
-            "Choose linear interpolation (lerp) in Prompt Scheduling."
+            "MotionPrompt: the scheduled embeddings are no weighted sum of the prompts, so their learnable tokens "
+            "cannot be "
+            "found. Connect Prompt Scheduling's conditioning without a node that changes its embeddings."
         )
     return weights.T.float()

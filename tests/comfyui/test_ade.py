@@ -74,22 +74,24 @@ def learnable_clip(tiny):
     return tiny.comfy.run("MotionPromptCLIP", clip=tiny.clip, token_count=1, init_words="real", placement="end")[0]
 
 
-def test_scheduled_prompts_learn(tiny_ade):
+# Slerp's weights depend, a little, on the embeddings, and so on the tokens; ours are those of the initial tokens.
+@pytest.mark.parametrize(("blend", "tolerance"), [("lerp", 1e-4), ("slerp", 2e-2)])
+def test_scheduled_prompts_learn(tiny_ade, blend, tolerance):
     model = tiny_ade.animatediff("v2")
-    prompt = scheduled(tiny_ade, learnable_clip(tiny_ade))
+    prompt = scheduled(tiny_ade, learnable_clip(tiny_ade), tensor_interp=blend)
     latents, report = tiny_ade.guided(model=model, positive=prompt)
     assert report.guided == [0, 1]
     assert report.steps[0].iterations[0].grad_norm > 0
     off, _ = tiny_ade.guided(model=model, positive=prompt, strength=0.0)
-    plain = tiny_ade.stock(model=model, positive=scheduled(tiny_ade, tiny_ade.clip))
-    torch.testing.assert_close(off, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
-    assert not torch.allclose(latents, plain, rtol=1e-2)
+    plain = tiny_ade.stock(model=model, positive=scheduled(tiny_ade, tiny_ade.clip, tensor_interp=blend))
+    torch.testing.assert_close(off, plain, rtol=tolerance, atol=tolerance * float(plain.abs().max()))
+    assert not torch.equal(latents, off)
 
 
-def test_schedules_blended_otherwise_are_refused(tiny_ade):
-    prompt = scheduled(tiny_ade, learnable_clip(tiny_ade), tensor_interp="slerp")
-    with pytest.raises(ValueError, match="not blended linearly.*lerp"):
-        tiny_ade.guided(positive=prompt)
+def test_embeddings_that_are_no_blend_of_the_prompts_are_refused(tiny_ade):
+    [[cond, extras]] = scheduled(tiny_ade, learnable_clip(tiny_ade))
+    with pytest.raises(ValueError, match="no weighted sum of the prompts"):
+        tiny_ade.guided(positive=[[cond * torch.linspace(0, 1, cond.shape[1])[:, None], extras]])
 
 
 def test_strengths_per_frame_are_differentiable(tiny_ade):
