@@ -23,15 +23,15 @@ from .pipeline import DemoPipeline
 
 FIRST_SEED = 10_000  # evaluation uses seeds from 50,000 on
 GAPS = (1, 2, 4, 8)
-PAIRS = 24
+PAIRS = 12
 CONFIG = DiscriminatorConfig(
     trained_on="sprite world: rendered clips against videos of the demo model", family="demo"
 )
 
 
-def flows_of_seed(job: tuple[int, str, str]) -> tuple[int, torch.Tensor, torch.Tensor]:
+def flows_of_seed(job: tuple[int, str]) -> tuple[int, torch.Tensor, torch.Tensor]:
     """Flows (P, 2, 128, 128) of a rendered clip and of a generated one with the same caption."""
-    seed, weights, _ = job
+    seed, weights = job
     torch.set_num_threads(1)
     flow = load_flow_model("rife_v4.0")
     pipeline = DemoPipeline(load_demo_weights(weights))
@@ -49,7 +49,7 @@ def collect(run: Path, weights: str, clips: int, workers: int) -> None:
     """Adds the flows of seeds that are not there yet to the run's cache, a file a seed."""
     folder = run / "flows"
     folder.mkdir(exist_ok=True)
-    jobs = [(seed, weights, "") for seed in range(FIRST_SEED, FIRST_SEED + clips)
+    jobs = [(seed, weights) for seed in range(FIRST_SEED, FIRST_SEED + clips)
             if not (folder / f"{seed}.safetensors").exists()]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for number, (seed, real, fake) in enumerate(pool.imap_unordered(flows_of_seed, jobs), start=1):

@@ -39,8 +39,9 @@ def test_model_predicts_what_the_core_predicts(comfy, demo, weights):
         scaled = x * (sigma**2 + 1).sqrt()  # ComfyUI's x is x_t / alpha
         with torch.inference_mode():
             options = {"cond_or_uncond": [0]}
-            x0 = model.apply_model(scaled, sigma.expand(16), c_crossattn=context.expand(16, -1, -1),
-                                   transformer_options=options)
+            x0 = model.apply_model(
+                scaled, sigma.expand(16), c_crossattn=context.expand(16, -1, -1), transformer_options=options
+            )
             expected = pipeline.predict_x0(x, t, context)
         torch.testing.assert_close(x0, expected, rtol=1e-3, atol=1e-3)
 
@@ -58,8 +59,16 @@ def test_more_frames_than_it_learnt_are_refused_with_the_number(comfy, demo):
     (positive,) = comfy.run("CLIPTextEncode", clip=demo[1], text=PROMPT)
     (latent,) = comfy.run("EmptyLatentImage", width=128, height=128, batch_size=17)
     with pytest.raises(ValueError, match="17.*16"):
-        comfy.run("KSampler", model=demo[0], seed=0, steps=1, cfg=1.0, positive=positive, negative=positive,
-                  latent_image=latent)
+        comfy.run(
+            "KSampler",
+            model=demo[0],
+            seed=0,
+            steps=1,
+            cfg=1.0,
+            positive=positive,
+            negative=positive,
+            latent_image=latent,
+        )
 
 
 def test_a_damaged_or_foreign_file_is_named(comfy, tmp_path, repo_root):
