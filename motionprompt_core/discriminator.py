@@ -87,7 +87,7 @@ class FlowDiscriminator(nn.Module):
         self.config = config
         self.metadata: dict[str, Any] = {}
         self.project = nn.Conv2d(2, 3, 1)
-        source = {}
+        source: dict[str, Any] = {}
         if not isinstance(pretrained, bool):
             source = {"pretrained_cfg_overlay": {"state_dict": read_safetensors(pretrained, "ViT weights")[0]}}
         self.backbone = timm.create_model(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
+from av.error import FFmpegError
 from PIL import Image, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
@@ -50,7 +52,7 @@ def read_video(
             frames.append(np.asarray(_scaled(image, size)))
             if len(frames) == length:
                 break
-    except (av.error.FFmpegError, UnidentifiedImageError, OSError, EOFError, IndexError) as error:
+    except (FFmpegError, UnidentifiedImageError, OSError, EOFError, IndexError) as error:
         raise ValueError(f"video {path} cannot be decoded ({error}). Damaged or no video: leave it out.") from error
     if not frames:
         raise ValueError(f"video {path} has no frame from {start} on. Give a longer video or a smaller start.")
@@ -74,7 +76,7 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 8.0) -> None:
     suffix = path.suffix.lower()
     if suffix in _ANIMATED:
         first, *rest = [Image.fromarray(image) for image in pixels]
-        options = {"quality": 90, "method": 4} if suffix == ".webp" else {}
+        options: dict[str, Any] = {"quality": 90, "method": 4} if suffix == ".webp" else {}
         first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, **options)
     elif suffix in (".mp4", ".mov", ".mkv"):
         _write_h264(pixels, path, fps)

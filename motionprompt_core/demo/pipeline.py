@@ -52,9 +52,7 @@ class DemoPipeline:
             end = min(len(text.word_ids(prompt)) + 1, text.MAX_LENGTH - 1 - len(rows))
             x = torch.cat((x[:, :end], rows[None], x[:, end:]), dim=1)[:, : text.MAX_LENGTH]
         x = x + model.embeddings.position_embedding.weight
-        for layer in model.encoder.layers:
-            x = layer(x)
-        return model.final_layer_norm(x)
+        return model.final_layer_norm(model.encoder(x))
 
     def initial_tokens(self, words: str) -> Tensor:
         """Rows T0 (n, d) of the initial words."""

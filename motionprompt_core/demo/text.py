@@ -111,12 +111,24 @@ class Embeddings(nn.Module):
         return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
 
 
+class Layers(nn.Module):
+    """The blocks, in a module of their own for CLIP's parameter names."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
 class Transformer(nn.Module):
     def __init__(self, config: TextConfig):
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = nn.Module()
-        self.encoder.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.encoder = Layers(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
 
@@ -128,7 +140,5 @@ class TextEncoder(nn.Module):
         self.text_model = Transformer(config or TextConfig())
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.text_model.embeddings(ids)
-        for layer in self.text_model.encoder.layers:
-            x = layer(x)
+        x = self.text_model.encoder(self.text_model.embeddings(ids))
         return self.text_model.final_layer_norm(x)

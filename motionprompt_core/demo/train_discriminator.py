@@ -65,11 +65,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/demo"))
     parser.add_argument("--weights", default="weights/demo_video_model.safetensors")
     parser.add_argument("--out", type=Path, default=Path("weights/demo_discriminator.safetensors"))
-    parser.add_argument("--clips", type=int, default=240)
+    parser.add_argument("--clips", type=int, default=240, help="how many seeds; 0 trains on those in the run")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    collect(args.run, args.weights, args.clips, args.workers)
+    if args.clips:
+        collect(args.run, args.weights, args.clips, args.workers)
     pairs = [load_file(path) for path in sorted((args.run / "flows").glob("*.safetensors"))]
     real, fake = ([pair[key].float() for pair in pairs] for key in ("real", "fake"))
     result = train_discriminator(

@@ -31,6 +31,19 @@ def sinusoid(position: Tensor, dim: int, period: float = 10000.0) -> Tensor:
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
+def zero(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
+    """A layer that begins as nothing leaves a residual block an identity, and a motion module without effect."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def feed_forward(dim: int) -> nn.Sequential:
+    last = nn.Linear(2 * dim, dim)
+    zero(last)
+    return nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), last)
+
+
 class ResBlock(nn.Module):
     """Two convolutions, modulated by the embedding of noise level and prompt."""
 
@@ -42,7 +55,7 @@ class ResBlock(nn.Module):
         self.norm2 = nn.GroupNorm(8, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Conv2d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
+        zero(self.conv2)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -58,8 +71,7 @@ class Attention(nn.Module):
         self.to_q = nn.Linear(dim, dim, bias=False)
         self.to_kv = nn.Linear(context_dim, 2 * dim, bias=False)
         self.to_out = nn.Linear(dim, dim)
-        nn.init.zeros_(self.to_out.weight)
-        nn.init.zeros_(self.to_out.bias)
+        zero(self.to_out)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q, k, v = self.to_q(x), *self.to_kv(context).chunk(2, dim=-1)
@@ -75,8 +87,7 @@ class SpatialTransformer(nn.Module):
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attn1 = Attention(dim, dim, config.heads)
         self.attn2 = Attention(dim, config.context_dim, config.heads)
-        self.ff = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
-        nn.init.zeros_(self.ff[-1].weight)
+        self.ff = feed_forward(dim)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         _, _, h, w = x.shape
@@ -99,12 +110,10 @@ class MotionModule(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.attn = Attention(dim, dim, config.heads)
         self.ff_norm = nn.LayerNorm(dim)
-        self.ff = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.ff = feed_forward(dim)
         self.frame_position = nn.Parameter(0.1 * sinusoid(torch.arange(config.max_frames), dim, period=100.0))
         self.pixel_position = nn.Parameter(0.02 * torch.randn(dim, size, size))
-        for last in (self.conv, self.ff[-1]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        zero(self.conv)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         _, _, h, w = x.shape
@@ -181,7 +190,7 @@ class VideoUNet(nn.Module):
         self.up0a, self.up0b = stage(2 * c0, c0, 0), stage(c0, c0, 0)
         self.norm_out = nn.GroupNorm(8, c0)
         self.conv_out = nn.Conv2d(c0, config.latent_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
+        zero(self.conv_out)
 
     def embed(self, timesteps: Tensor, context: Tensor) -> Tensor:
         """Noise level and a few attention-pooled views of the prompt, as one vector per frame."""

@@ -31,19 +31,24 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
     """
     undo: list[tuple[Any, str, Any, Any]] = []
     with torch.inference_mode(False), torch.enable_grad():
+        found = {id(m): m for root in modules for m in root.modules()}.values()
         try:
-            for module in {id(m): m for root in modules for m in root.modules()}.values():
+            for module in found:
                 _make_normal(module, undo)
+                _forget_scale_masks(module)
             with normal_tensors():
                 yield
         finally:
             for table, name, original, replacement in reversed(undo):
                 if table.get(name) is replacement:
                     table[name] = original
+            for module in found:
+                _forget_scale_masks(module)
 
 
 def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> None:
-    for table in (module._parameters, module._buffers):
+    tables: list[Any] = [module._parameters, module._buffers]
+    for table in tables:
         for name, tensor in table.items():
             if tensor is not None and (tensor.is_inference() or tensor.requires_grad):
                 normal: Tensor = _same_memory(tensor)
@@ -56,6 +61,14 @@ def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> No
     if callable(attention):
         undo.append((module.__dict__, "actual_attention", attention, _plain_attention))
         module.__dict__["actual_attention"] = _plain_attention
+
+
+def _forget_scale_masks(module: nn.Module) -> None:
+    """AnimateDiff-Evolved keeps its per-frame strengths expanded for the batch of the last evaluation, and after one
+    of another size (the prompt without the negative prompt) renews the first of them only."""
+    masks = module.__dict__.get("temp_scale_masks")
+    if isinstance(masks, list):
+        masks[:] = [None] * len(masks)
 
 
 def _same_memory(tensor: Tensor) -> Tensor:

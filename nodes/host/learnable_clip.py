@@ -84,7 +84,7 @@ class PromptBook:
             weights = _weights(cond, [start.cond for start in starts])
             pooleds = [start.extras.get("pooled_output") for start in starts]
             usable = pooled is not None and all(p is not None for p in pooleds)
-            pooled_weights = _weights(pooled, pooleds) if usable else None
+            pooled_weights = _weights(pooled, pooleds) if usable else None  # pyright: ignore[reportArgumentType]
             self._blended = BlendedPrompt(
                 self.prompts, weights, pooled_weights, Encoded(cond, {"pooled_output": pooled})
             )

@@ -132,7 +132,8 @@ class MotionPromptPatch:
         run = _run_of(extra_args["model_options"])
         if run is None:
             return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
-        noise, latent_image, denoise_mask = (*args, None, None, None)[:3]
+        padded: tuple[Any, ...] = (*args, None, None, None)
+        noise, latent_image, denoise_mask = padded[:3]
         with run.one_pass(executor.class_obj, sigmas, extra_args.get("seed"), noise, latent_image, denoise_mask):
 
             def report_step(state: Any, *more: Any) -> Any:

@@ -38,8 +38,8 @@ def test_more_frames_than_the_context_window(tiny_ade, version):
     assert report.guided == [0, 1]
     frames = {frame for step in report.steps for i in step.iterations for pair in i.pairs for frame in pair}
     assert max(frames) >= 4
-    checkpointed, _ = tiny_ade.guided(model=model, latent_image=latent, pairs=4, checkpointing="on")
-    assert torch.equal(latents, checkpointed)
+    assert latents.isfinite().all()
+    assert tiny_ade.checkpointing_error(model=model, latent_image=latent, pairs=4) < 1e-4
 
 
 @pytest.mark.parametrize("order", ["outer", "inner"])

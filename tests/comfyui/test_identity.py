@@ -75,8 +75,8 @@ def test_outside_the_window_the_tokens_can_stay(tiny):
     assert not torch.equal(plain, stay)
 
 
-def test_checkpointing_does_not_change_the_video(tiny):
-    assert torch.equal(tiny.guided(checkpointing="on")[0], tiny.guided(checkpointing="off")[0])
+def test_checkpointing_does_not_change_the_gradient(tiny):
+    assert tiny.checkpointing_error() < 1e-4
 
 
 def test_the_loss_on_the_mixed_estimate_is_another_one(tiny):

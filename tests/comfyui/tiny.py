@@ -89,6 +89,11 @@ class Tiny:
             patch.optimiser = original
         return seen
 
+    def checkpointing_error(self, **options: Any) -> float:
+        """Relative difference of the gradient with and without checkpointing; its order of sums may differ."""
+        (kept,), (again,) = (self.gradients(window_end=0.25, checkpointing=on, **options) for on in ("off", "on"))
+        return float((kept - again).norm() / kept.norm())
+
     def slopes(
         self, model: Any = None, settings: dict[str, Any] | None = None, **options: Any
     ) -> list[dict[str, float]]:
