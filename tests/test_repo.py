@@ -112,7 +112,7 @@ def test_imports_point_one_way() -> None:
 def test_only_what_comfyui_brings_is_imported_at_the_top() -> None:
     """A pack that fails to import loses all its nodes: beyond ComfyUI's own packages it may need timm only."""
     allowed = {"torch", "torchvision", "numpy", "safetensors", "einops", "av", "PIL", "tqdm", "timm"}
-    allowed |= {"typing_extensions"}  # comes with torch
+    allowed |= {"typing_extensions", "psutil"}  # come with torch and with ComfyUI
     allowed |= {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "nodes", "server"}
     bad = []
     for path in [*python_files(*PACK), ROOT / "__init__.py"]:
