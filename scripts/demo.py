@@ -77,7 +77,7 @@ def print_table(metrics: Mapping[str, Mapping[str, Any]], seconds: float, peak: 
     for key, label, direction in TABLE:
         before, after = metrics["plain"][key], metrics["motionprompt"][key]
         print(f"{label:34}{before:14.4f}{after:16.4f}   {direction}")
-    print(f"\nOne video proves nothing: docs/evidence.md has the comparison over many seeds.\n"
+    print(f"\nOne video proves nothing: docs/evidence.md says what was measured over several seeds.\n"
           f"{seconds:.0f} s in ComfyUI, peak memory {peak / 2**30:.2f} GiB")
 
 

@@ -36,9 +36,7 @@ METRICS = {
     "flow_acceleration": -1, "jitter": -1, "permanence": 1, "dynamic_degree": 0, "flow_magnitude": 0, "sharpness": 0,
     "colour": 0, "ground": 0, "shape": 0, "direction": 0,
 }
-# What the quickstart workflow uses; found on other seeds than those that are evaluated.
-DEMO_SETTINGS: dict[str, Any] = {}
-FIRST_SEED = 50_000
+FIRST_SEED = 50_000  # the discriminator's training begins at 10,000
 
 
 def sample_arm(pipeline: DemoPipeline, arm: str, prompt: str, seed: int, settings: GuidanceSettings, words: str):
@@ -130,7 +128,7 @@ def main() -> None:
     parser.add_argument("--weights", default=str(WEIGHTS))
     parser.add_argument("--words", default="authentic", help="initial words of the tokens")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument("--settings", type=json.loads, default=DEMO_SETTINGS, help="guidance settings as JSON")
+    parser.add_argument("--settings", type=json.loads, default={}, help="guidance settings as JSON; else the defaults")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -74,14 +74,12 @@ class DemoPipeline:
         seed: int,
         settings: GuidanceSettings | None = None,
         words: str = "authentic",
-        on_step: Callable[[int, Tensor], None] | None = None,
     ) -> tuple[Tensor, GuidanceReport]:
         """One video, (F, 3, 128, 128) in [0, 1], and what the guidance did.
 
         Args:
             settings: None samples the prompt as it is.
             words: initial words of the learnable tokens.
-            on_step: called with the step and the estimate x0 at every step.
         """
         report = GuidanceReport(state="running", num_steps=self.steps)
         size = world.SIZE // 8
@@ -100,8 +98,6 @@ class DemoPipeline:
                     context = self._guide(optimiser, settings, report, step, t, x, uncond, prompt, plain)
                 cond = self.predict_x0(x, t, context)
                 x0 = torch.lerp(uncond, cond, self.cfg)
-                if on_step is not None:
-                    on_step(step, x0)
                 x = x0 if following is None else self._ddim(x, x0, t, following)
             report.state = "done"
             return self.decode(x).clamp(0, 1), report

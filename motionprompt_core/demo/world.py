@@ -63,10 +63,6 @@ class Clip:
     def faulty(self) -> bool:
         return max(self.jitter, self.pulse, self.flicker) > 0
 
-    def clean(self) -> Clip:
-        """The same clip without its faults."""
-        return replace(self, jitter=0.0, pulse=0.0, flicker=0.0)
-
 
 def choose(options, generator: torch.Generator):
     options = tuple(options)
