@@ -61,6 +61,17 @@ def read_video(
     return torch.from_numpy(np.stack(frames)).movedim(-1, 1).float().div(255), rate / step
 
 
+def frame_rate(path: str | Path) -> float:
+    """Frames a second of a video file or an animated image (8 where it does not say); errors as `read_video`'s."""
+    path = Path(path)
+    try:
+        for _, fps in _images(path):
+            return fps
+    except (FFmpegError, UnidentifiedImageError, OSError, EOFError, IndexError) as error:
+        raise ValueError(f"video {path} cannot be decoded ({error}). Damaged or no video: leave it out.") from error
+    raise ValueError(f"video {path} has no frame. Leave it out.")
+
+
 def write_video(frames: Tensor, path: str | Path, fps: float = 8.0) -> None:
     """Write (T, 3, H, W) or (T, H, W, 3) frames in [0, 1]: .webp, .gif, .png (animated), or .mp4 and the like (H.264).
 

@@ -1,6 +1,12 @@
 """Training a flow discriminator: clips -> flows -> real or generated?"""
 
-from .discriminator import EpochResult, TrainingResult, auroc, train_discriminator
+from .cache import FlowClips, cached_flows
+from .clips import ClipSettings, find_clips, read_clip
+from .discriminator import TrainingResult, auroc, train_discriminator
 from .flows import extract_flows
+from .state import EpochResult
 
-__all__ = ["EpochResult", "TrainingResult", "auroc", "extract_flows", "train_discriminator"]
+__all__ = [
+    "ClipSettings", "EpochResult", "FlowClips", "TrainingResult", "auroc", "cached_flows", "extract_flows",
+    "find_clips", "read_clip", "train_discriminator",
+]

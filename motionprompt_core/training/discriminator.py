@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,21 +15,9 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
 from ..discriminator import DiscriminatorConfig, FlowDiscriminator
+from .cache import FlowClips
 from .flows import degrade, flip
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch. Losses are nats; auroc and accuracy (at phi = 1/2, classes weighted alike) are of held-out clips."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    auroc: float
-    accuracy: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+from .state import EpochResult, TrainingState
 
 
 @dataclass(frozen=True)
@@ -41,9 +29,17 @@ class TrainingResult:
     history: list[EpochResult]
 
 
+class Clips(Protocol):
+    """Flows, clip by clip: a list of tensors (P, 2, H, W), one tensor (N, P, 2, H, W), or `FlowClips` of the cache."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
 def train_discriminator(
-        real_flows: Sequence[Tensor] | Tensor,
-        fake_flows: Sequence[Tensor] | Tensor,
+        real_flows: Clips,
+        fake_flows: Clips,
         config: DiscriminatorConfig,
         *,
         epochs: int = 20,
@@ -60,9 +56,10 @@ def train_discriminator(
         pretrained: bool | str | Path = False,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        checkpoint: str | Path | None = None,
         on_epoch: Callable[[EpochResult], object] | None = None,
 ) -> TrainingResult:
-    """Train on flows, one tensor (P, 2, H, W) a clip or all in one (N, P, 2, H, W); px.
+    """Train on flows, px, see `Clips`; those of the cache are read batch by batch.
 
     Args:
         real_flows, fake_flows: from `extract_flows`. Flows of one clip never land on both sides of the split. The
@@ -80,16 +77,21 @@ def train_discriminator(
         pretrained: see `FlowDiscriminator`.
         device: where to train.
         seed: of split, first weights, order and augmentation.
+        checkpoint: a .safetensors that is written after each epoch, and from which the same training goes on if it
+            was stopped. It ends with the same weights as a training that was not.
         on_epoch: called with each epoch's result; may raise to abort.
 
     Raises:
         ValueError: fewer than two clips of a class; flows that are empty, of several sizes, or not finite; a loss that
             is not finite.
     """
+    settings = json.dumps([asdict(config), len(real_flows), len(fake_flows), epochs, batch, lr, weight_decay, warmup,
+                           ema_decay, val_share, blur, noise, label_smoothing, seed])
     generator = torch.Generator().manual_seed(seed)
     real_train, real_val = _split(real_flows, "real", val_share, generator)
     fake_train, fake_val = _split(fake_flows, "generated", val_share, generator)
-    if len(sizes := {tuple(flow.shape) for flow in (*real_train, *real_val, *fake_train, *fake_val)}) > 1:
+    sizes = set().union(*(part.sizes for part in (real_train, real_val, fake_train, fake_val)))
+    if len(sizes) > 1:
         raise ValueError(f"training: flows have several sizes, {sorted(sizes)}. Scale all clips to one.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,9 +102,13 @@ def train_discriminator(
     steps = math.ceil(max(len(real_train), len(fake_train)) / half)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(epochs * steps, warmup))
 
-    history: list[EpochResult] = []
-    best, best_model = None, model
-    for epoch in range(epochs):
+    state = TrainingState(model, average, optimizer, schedule, generator)
+    if checkpoint is not None:
+        state.resume(checkpoint, settings)
+    history = state.history
+    for epoch in range(len(history), epochs):
+        if state.best is not None and epoch - 1 - state.best.epoch >= patience:
+            break
         model.train()
         total = 0.0
         for real, fake in zip(
@@ -123,18 +129,15 @@ def train_discriminator(
                 average.update(model, step=schedule.last_epoch)
             total += loss.item()
         candidate = average.module if average is not None else model
-        result = EpochResult(epoch, total / steps, *_evaluate(candidate, real_val, fake_val, batch, device))
-        history.append(result)
-        # The loss, not the AUROC: with few clips held out, an untrained net reaches a high AUROC by luck.
-        if best is None or result.val_loss < best.val_loss:
-            best, best_model = result, copy.deepcopy(candidate)
+        result = EpochResult(epoch, total / steps, **judge(candidate, real_val, fake_val, batch))
+        state.add(result, candidate)
+        if checkpoint is not None:
+            state.save(checkpoint, settings)
         if on_epoch is not None:
             on_epoch(result)
-        if epoch - best.epoch >= patience:
-            break
-    if best is None:
+    if state.best is None:
         raise ValueError(f"training: epochs is {epochs}, expected at least 1.")
-    return TrainingResult(best_model.requires_grad_(False).eval(), best, history)
+    return TrainingResult(state.best_model.requires_grad_(False).eval(), state.best, history)
 
 
 def auroc(real: Tensor, fake: Tensor) -> float:
@@ -145,26 +148,40 @@ def auroc(real: Tensor, fake: Tensor) -> float:
     return ((below + up_to).double().mean() / 2 / len(fake)).item()
 
 
-def _split(
-        clips: Sequence[Tensor] | Tensor, side: str, share: float, generator: torch.Generator,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Single flows (2, H, W) of the clips to train on and of those held out."""
-    clips = list(clips)
+class _Flows:
+    """Single flows (2, H, W) of some of the clips, read when they are asked for."""
+
+    def __init__(self, clips: Clips, chosen: list[int], side: str):
+        self.clips, self.sizes = clips, set()
+        self.index: list[tuple[int, int]] = []
+        for number in chosen:
+            clip = clips[number]
+            if clip.ndim != 4 or clip.shape[1] != 2 or not len(clip):
+                shape = tuple(clip.shape)
+                raise ValueError(f"training: {side} clip {number} has shape {shape}, expected (P, 2, H, W), P > 0.")
+            if not torch.isfinite(clip).all():
+                raise ValueError(f"training: {side} clip {number} has NaN or infinite flow. Leave it out.")
+            self.sizes.add(tuple(clip.shape[1:]))
+            self.index += [(number, pair) for pair in range(len(clip))]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, number: int) -> Tensor:
+        clip, pair = self.index[number]
+        return self.clips.pair(clip, pair) if isinstance(self.clips, FlowClips) else self.clips[clip][pair]
+
+
+def _split(clips: Clips, side: str, share: float, generator: torch.Generator) -> tuple[_Flows, _Flows]:
+    """Flows of the clips to train on, and of those held out."""
     if len(clips) < 2:
         raise ValueError(f"training: {len(clips)} {side} clip(s), expected at least 2: one to train, one to hold out.")
-    for number, clip in enumerate(clips):
-        if clip.ndim != 4 or clip.shape[1] != 2 or not len(clip):
-            shape = tuple(clip.shape)
-            raise ValueError(f"training: {side} clip {number} has shape {shape}, expected (P, 2, H, W), P > 0.")
-        if not torch.isfinite(clip).all():
-            raise ValueError(f"training: {side} clip {number} has NaN or infinite flow. Leave it out.")
     order = torch.randperm(len(clips), generator=generator).tolist()
     held_out = min(len(clips) - 1, max(1, round(share * len(clips))))
-    train, val = ([flow for i in part for flow in clips[i]] for part in (order[held_out:], order[:held_out]))
-    return train, val
+    return _Flows(clips, order[held_out:], side), _Flows(clips, order[:held_out], side)
 
 
-def _batches(flows: list[Tensor], steps: int, size: int, generator: torch.Generator) -> Iterable[list[Tensor]]:
+def _batches(flows: _Flows, steps: int, size: int, generator: torch.Generator) -> Iterable[list[Tensor]]:
     """`steps` batches in random order; a smaller class begins again, newly shuffled."""
     order: list[int] = []
     for _ in range(steps):
@@ -200,15 +217,40 @@ def _warmup_cosine(total: int, warmup: float) -> Callable[[int], float]:
 
 
 @torch.no_grad()
-def _evaluate(
-        model: FlowDiscriminator, real: list[Tensor], fake: list[Tensor], batch: int, device: torch.device | str,
-) -> tuple[float, float, float]:
-    """Loss, AUROC and accuracy; both classes weigh the same."""
+def judge(model: FlowDiscriminator, real: _Flows, fake: _Flows, batch: int = 32) -> dict[str, float]:
+    """How well `model` tells flows apart; both classes weigh the same.
+
+    Returns:
+        val_loss (nats), auroc, accuracy (at phi = 1/2), calibration_error (expected difference between phi and the
+        share of real flows that got it, in ten bins; 0 is perfect).
+    """
     model.eval()
-    scores = [
-        torch.cat([model(torch.stack(side[i:i + batch]).to(device)).float().cpu() for i in range(0, len(side), batch)])
-        for side in (real, fake)
-    ]
-    loss = (F.softplus(-scores[0]).mean() + F.softplus(scores[1]).mean()).item() / 2
-    accuracy = ((scores[0] > 0).float().mean() + (scores[1] <= 0).float().mean()).item() / 2
-    return loss, auroc(scores[0], scores[1]), accuracy
+    device = next(model.parameters()).device
+
+    def scores(flows: _Flows) -> Tensor:
+        starts = range(0, len(flows), batch)
+        parts = [torch.stack([flows[i] for i in range(s, min(s + batch, len(flows)))]) for s in starts]
+        return torch.cat([model(part.to(device)).float().cpu() for part in parts])
+
+    logits_real, logits_fake = scores(real), scores(fake)
+    return {
+        "val_loss": (F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()).item() / 2,
+        "auroc": auroc(logits_real, logits_fake),
+        "accuracy": ((logits_real > 0).float().mean() + (logits_fake <= 0).float().mean()).item() / 2,
+        "calibration_error": calibration_error(logits_real.sigmoid(), logits_fake.sigmoid()),
+    }
+
+
+def judge_clips(model: FlowDiscriminator, real: Clips, fake: Clips) -> dict[str, float]:
+    """`judge` on all flows of clips that the network has not been trained on."""
+    return judge(model, _Flows(real, list(range(len(real))), "real"), _Flows(fake, list(range(len(fake))), "generated"))
+
+
+def calibration_error(real: Tensor, fake: Tensor, bins: int = 10) -> float:
+    """Expected calibration error of phi (N,), (M,) in [0, 1], both classes weighing the same (Guo et al. 2017)."""
+    phi = torch.cat((real, fake)).double()
+    is_real = (torch.arange(len(phi)) < len(real)).double()
+    weight = torch.where(is_real > 0, 0.5 / len(real), 0.5 / len(fake))
+    place = (phi * bins).long().clamp(max=bins - 1)
+    surplus = torch.zeros(bins, dtype=torch.double).index_add_(0, place, weight * (phi - is_real))
+    return surplus.abs().sum().item()

@@ -1,0 +1,140 @@
+"""Flows of clips on disk: computed once, in bounded memory, found again by what is in the files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..files import write_safetensors
+from ..flow import FlowModel
+from .clips import ClipSettings, draw_pairs, read_clip
+
+BATCH = 4  # pairs at a time
+
+
+@dataclass
+class FlowClips(Sequence[Tensor]):
+    """Flows of clips, read from the cache when asked for: clip i is (P, 2, grid, grid), px of the grid.
+
+    Attributes:
+        names: the clips' files, for messages.
+        files: the cache's files.
+        skipped: clip -> why it could not be used.
+    """
+
+    names: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index):  # type: ignore[override]
+        with safe_open(self.files[index], framework="pt") as file:
+            return file.get_tensor("flow").float()
+
+    def pair(self, index: int, number: int) -> Tensor:
+        """One flow (2, grid, grid) of a clip, without reading the others."""
+        with safe_open(self.files[index], framework="pt") as file:
+            return file.get_slice("flow")[number].float()
+
+    def pairs(self, index: int) -> int:
+        """How many flows a clip has."""
+        with safe_open(self.files[index], framework="pt") as file:
+            return file.get_slice("flow").get_shape()[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
+
+
+def fingerprint(path: Path, settings: ClipSettings, flow_model: str) -> str:
+    """Name of a clip's cache file: a hash of the file's content (a folder: of all its files), settings, flow model."""
+    digest = hashlib.sha256(json.dumps([settings.to_dict(), flow_model], sort_keys=True).encode())
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def cached_flows(
+    clips: Sequence[Path],
+    cache: str | Path,
+    flow_model: FlowModel,
+    settings: ClipSettings | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    on_clip: Callable[[int, int, Path], object] | None = None,
+) -> FlowClips:
+    """Flows of all clips, from the cache or, where they are not there yet, extracted.
+
+    Memory holds one clip at a time. A clip that cannot be read is skipped and named in the result. Stopped at any
+    moment, the next call goes on with the clip that was not finished.
+
+    Args:
+        clips: from `find_clips`.
+        cache: a folder; made if need be.
+        flow_model: on `device`.
+        on_clip: called with (clips done, all clips, the clip) after each; may raise to stop.
+
+    Raises:
+        OSError: the cache cannot be written (a full disk); what was finished is kept.
+        ValueError: no clip could be read.
+    """
+    settings, cache = settings or ClipSettings(), Path(cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    found = FlowClips()
+    for number, clip in enumerate(clips, start=1):
+        try:
+            name = fingerprint(clip, settings, flow_model.name)
+            file = cache / f"{name}.safetensors"
+            if not _is_whole(file):
+                flow = clip_flow(clip, flow_model, settings, seed=int(name[:12], 16), device=device)
+                write_safetensors({"flow": flow.half()}, file, {"flow_model": flow_model.name})
+        except ValueError as error:
+            found.skipped[str(clip)] = str(error)
+        else:
+            found.names.append(str(clip))
+            found.files.append(file)
+        if on_clip is not None:
+            on_clip(number, len(clips), clip)
+    if not found.files:
+        reasons = "; ".join(list(found.skipped.values())[:3])
+        raise ValueError(f"clips: none of {len(clips)} could be used. The first reasons: {reasons}")
+    return found
+
+
+@torch.no_grad()
+def clip_flow(
+    clip: Path, flow_model: FlowModel, settings: ClipSettings, *, seed: int, device: torch.device | str = "cpu",
+) -> Tensor:
+    """Flows (P, 2, grid, grid) of one clip, in px of the grid."""
+    video = read_clip(clip, settings)
+    pairs = draw_pairs(len(video), settings, torch.Generator().manual_seed(seed))
+    flows = [flow_model(video[part[:, 0]].to(device), video[part[:, 1]].to(device)).float().cpu()
+             for part in pairs.split(BATCH)]
+    size = (settings.grid, settings.grid)
+    flow = F.interpolate(torch.cat(flows), size=size, mode="bilinear", antialias=True) * (settings.grid / settings.size)
+    if not torch.isfinite(flow).all():
+        raise ValueError(f"clip {clip.name}: its flow is not finite. Leave it out.")
+    return flow
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a cache file is there and can be read; files are written in one step, but a disk may have failed."""
+    if not file.is_file():
+        return False
+    try:
+        with safe_open(file, framework="pt") as content:
+            return content.get_slice("flow").get_shape()[1] == 2
+    except (SafetensorError, OSError, IndexError):
+        return False

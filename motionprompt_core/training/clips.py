@@ -1,0 +1,143 @@
+"""Clips of a folder, made alike: same frame rate, same size, whatever the files are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ..video import frame_rate, read_video
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".m4v", ".gif", ".apng")
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How clips are read, and which pairs of frames are looked at; the same for real and generated clips.
+
+    What one side has and the other has not, a network finds sooner than motion. So: `fps` closes the shortcut of the
+    frame rate, `size` that of resolution and aspect ratio, the removal of black borders that of letterboxing.
+
+    Attributes:
+        fps: frames a second that clips are thinned out to, as near as whole steps come. AnimateDiff's videos have 8.
+        folder_fps: frames a second of folders of images, which do not say.
+        max_frames: frames read of each clip, after thinning, from its beginning.
+        size: frames are scaled to this shorter side, then cut to the square in the middle, px.
+        gaps: distances of the two frames of a pair, after thinning.
+        pairs: pairs of frames per clip, drawn at random.
+        grid: side of the square that flows are kept at, px.
+    """
+
+    fps: float = 8.0
+    folder_fps: float = 24.0
+    max_frames: int = 32
+    size: int = 256
+    gaps: tuple[int, ...] = (1, 2, 4)
+    pairs: int = 12
+    grid: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "folder_fps", "max_frames", "size", "pairs", "grid"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"clips: {name} is {getattr(self, name)}, expected more than 0.")
+        if not self.gaps or min(self.gaps) < 1 or max(self.gaps) >= self.max_frames:
+            raise ValueError(f"clips: gaps are {self.gaps}, expected one or more from 1 to {self.max_frames - 1}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_clips(folder: str | Path) -> list[Path]:
+    """Videos, and folders of images, in `folder` and below, in the order of their names.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no clip.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"clips: there is no folder {folder}. Give one that holds videos or folders of frames.")
+    clips = list(_clips(folder))
+    if not clips:
+        raise ValueError(
+            f"clips: {folder} holds no clip. Expected videos ({', '.join(VIDEO_SUFFIXES)}, animated .webp), or folders "
+            "of images in the order of their names."
+        )
+    return clips
+
+
+def _clips(folder: Path) -> Iterator[Path]:
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    if any(_is_still(entry) for entry in entries):
+        yield folder
+    for entry in entries:
+        if entry.is_dir():
+            yield from _clips(entry)
+        elif entry.suffix.lower() in VIDEO_SUFFIXES + FRAME_SUFFIXES and not _is_still(entry):
+            yield entry
+
+
+def _is_still(path: Path) -> bool:
+    """Whether a file is one picture: .webp and .png may also be animations. A damaged one is left to the reader."""
+    suffix = path.suffix.lower()
+    if suffix not in FRAME_SUFFIXES or not path.is_file():
+        return False
+    if suffix not in (".webp", ".png"):
+        return True
+    try:
+        with Image.open(path) as image:
+            return not getattr(image, "is_animated", False)
+    except (UnidentifiedImageError, OSError):
+        return suffix != ".webp"
+
+
+def read_clip(path: str | Path, settings: ClipSettings) -> Tensor:
+    """Frames (T, 3, size, size) in [0, 1] of a video or a folder of images, T at most `max_frames`.
+
+    Raises:
+        ValueError: it cannot be decoded, or has too few frames for the smallest gap.
+    """
+    path = Path(path)
+    rate = settings.folder_fps if path.is_dir() else frame_rate(path)
+    step = max(1, round(rate / settings.fps))
+    video, _ = read_video(path, length=settings.max_frames, step=step, size=settings.size)
+    if len(video) <= min(settings.gaps):
+        raise ValueError(
+            f"clip {path.name} has {len(video)} frame(s) at {rate / step:.3g} frames a second, expected at least "
+            f"{min(settings.gaps) + 1}. Leave it out, or raise fps."
+        )
+    return to_square(without_borders(video), settings.size)
+
+
+def without_borders(video: Tensor, darkness: float = 0.06) -> Tensor:
+    """Cuts off the rows and columns at the edges that are black in every frame (letterboxes), (T, 3, H, W)."""
+    bright = video.amax(dim=(0, 1)) > darkness
+    rows, columns = (bright.any(dim=dim).nonzero().flatten() for dim in (1, 0))
+    if not len(rows):
+        return video  # a night without a light is no letterbox
+    return video[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def to_square(video: Tensor, size: int) -> Tensor:
+    """The square in the middle of the frames, scaled to `size` px; (T, 3, H, W) -> (T, 3, size, size)."""
+    side = min(video.shape[-2:])
+    top, left = ((length - side) // 2 for length in video.shape[-2:])
+    video = video[:, :, top : top + side, left : left + side]
+    if side == size:
+        return video
+    return F.interpolate(video, size=(size, size), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def draw_pairs(frames: int, settings: ClipSettings, generator: torch.Generator) -> Tensor:
+    """(P, 2) frame numbers, P at most `pairs`; every gap that the clip is long enough for is as likely."""
+    pairs = torch.tensor([(i, i + gap) for gap in settings.gaps for i in range(frames - gap)])
+    weight = 1.0 / (frames - (pairs[:, 1] - pairs[:, 0])).float()  # as many of a long gap as of a short one
+    chosen = torch.multinomial(weight, min(settings.pairs, len(pairs)), generator=generator)
+    return pairs[chosen.sort().values]

@@ -1,0 +1,138 @@
+"""The commands train-discriminator and evaluate-discriminator."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..discriminator import DiscriminatorConfig, FlowDiscriminator, load_discriminator, save_discriminator
+from ..flow import FlowModel, available_flow_models, load_flow_model
+from .cache import FlowClips, cached_flows
+from .clips import ClipSettings, find_clips
+from .discriminator import judge_clips, train_discriminator
+from .state import EpochResult
+
+CACHE = Path("output/flow_cache")
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {},  # 0.9 M parameters
+    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3, "mlp_hidden": 192},  # ViT-Ti, 5.5 M
+    "base": {"backbone": "vit_small_patch16_224", "img_size": 224, "embed_dim": 384, "depth": 12, "num_heads": 6,
+             "mlp_hidden": 384},  # ViT-S, 22 M
+}
+
+
+def add_to(commands: Any) -> None:
+    """Adds both commands to an argparse parser's subparsers."""
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+    train = commands.add_parser(
+        "train-discriminator", formatter_class=defaults, help="train a flow discriminator for your video model",
+        description="Learns to tell the motion of real clips from that of generated ones. Flows are kept in a cache, "
+        "and the training's state beside the file: stopped at any moment, the same command goes on.",
+    )
+    _clip_options(train)
+    train.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    train.add_argument("--epochs", type=int, default=20, help="passes over the clips, at most")
+    train.add_argument("--size", choices=SIZES, default="small", help="of the network")
+    train.add_argument("--pretrained", type=Path, help="weights for the network's ViT to begin with, timm's names")
+    train.add_argument("--family", default="any", help="the video model that the generated clips are from")
+    train.add_argument("--trained-on", default="", help="what the clips are and their terms, for the file's metadata")
+    train.add_argument("--seed", type=int, default=0, help="of split, first weights and order")
+    train.set_defaults(run=run_train)
+
+    evaluate = commands.add_parser(
+        "evaluate-discriminator", formatter_class=defaults, help="how well a discriminator tells clips apart",
+    )
+    evaluate.add_argument("file", type=Path, help="a discriminator's .safetensors")
+    _clip_options(evaluate)
+    evaluate.add_argument("--json", type=Path, help="write the numbers here as well")
+    evaluate.set_defaults(run=run_evaluate)
+
+
+def _clip_options(parser: argparse.ArgumentParser) -> None:
+    d = ClipSettings()
+    parser.add_argument("--real", type=Path, required=True, help="folder of real clips: videos or folders of frames")
+    parser.add_argument("--generated", type=Path, required=True, help="folder of clips made by the video model")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder in which flows are kept")
+    parser.add_argument("--flow-model", choices=available_flow_models(), default="rife_v4.0", help="measures motion")
+    parser.add_argument("--flow-weights", type=Path, help="a .safetensors with its weights, if they are not installed")
+    parser.add_argument("--device", default="cpu", help="where the networks run, e.g. cuda")
+    parser.add_argument("--fps", type=float, default=d.fps, help="frames a second that all clips are thinned out to")
+    parser.add_argument("--folder-fps", type=float, default=d.folder_fps, help="frames a second of folders of frames")
+    parser.add_argument("--max-frames", type=int, default=d.max_frames, help="frames of a clip that are looked at")
+    parser.add_argument("--frame-size", type=int, default=d.size, help="clips are scaled and cut to this square, px")
+    parser.add_argument("--gaps", type=int, nargs="+", default=list(d.gaps), help="distances of a pair of frames")
+    parser.add_argument("--pairs", type=int, default=d.pairs, help="pairs of frames per clip")
+
+
+def clip_settings(options: argparse.Namespace) -> ClipSettings:
+    return ClipSettings(
+        fps=options.fps, folder_fps=options.folder_fps, max_frames=options.max_frames, size=options.frame_size,
+        gaps=tuple(options.gaps), pairs=options.pairs,
+    )
+
+
+def both_sides(options: argparse.Namespace, flow_model: FlowModel) -> tuple[FlowClips, FlowClips]:
+    """Flows of the real and of the generated clips; names the clips that had to be skipped."""
+    settings, sides = clip_settings(options), []
+    folders = {"real": options.real, "generated": options.generated}
+    clips = {side: find_clips(folder) for side, folder in folders.items()}  # both, before any long work
+    for side, paths in clips.items():
+        with tqdm(total=len(paths), desc=f"flow of {side} clips", unit="clip", disable=None) as bar:
+            found = cached_flows(paths, options.cache, flow_model, settings, device=options.device,
+                                 on_clip=lambda *_, bar=bar: bar.update())
+        for clip, reason in found.skipped.items():
+            print(f"skipped {clip}: {reason}", file=sys.stderr)
+        print(f"{side}: {len(found)} clips, {len(found.skipped)} skipped")
+        sides.append(found)
+    return sides[0], sides[1]
+
+
+def run_train(options: argparse.Namespace) -> None:
+    if options.out.suffix != ".safetensors":
+        raise ValueError(f"--out is {options.out}, but discriminators are .safetensors files: change its ending.")
+    config = DiscriminatorConfig(
+        flow_model=options.flow_model, trained_on=options.trained_on, family=options.family, **SIZES[options.size]
+    )
+    flow_model = load_flow_model(options.flow_model, options.flow_weights).to(options.device)
+    real, generated = both_sides(options, flow_model)
+    state = options.out.with_suffix(".training.safetensors")
+    with tqdm(total=options.epochs, desc="training", unit="epoch", disable=None) as bar:
+
+        def show(epoch: EpochResult) -> None:
+            bar.update(epoch.epoch + 1 - bar.n)
+            bar.set_postfix(loss=f"{epoch.val_loss:.3f}", auroc=f"{epoch.auroc:.3f}")
+
+        result = train_discriminator(
+            real, generated, config, epochs=options.epochs, blur=1.5, noise=0.1, label_smoothing=0.1, seed=options.seed,
+            pretrained=options.pretrained or False, device=options.device, checkpoint=state, on_epoch=show,
+        )
+    save_discriminator(
+        result.model, options.out, **result.best.to_dict(), real_clips=len(real), generated_clips=len(generated),
+        clips=clip_settings(options).to_dict(),
+    )
+    state.unlink(missing_ok=True)
+    best = result.best
+    print(f"{options.out}: on clips held out, AUROC {best.auroc:.3f}, accuracy {best.accuracy:.3f}, calibration error "
+          f"{best.calibration_error:.3f} (epoch {best.epoch + 1})")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    model: FlowDiscriminator = load_discriminator(options.file).to(torch.device(options.device))
+    if model.config.flow_model != options.flow_model:
+        print(f"warning: {options.file} was trained with flow model {model.config.flow_model}, this is "
+              f"{options.flow_model}", file=sys.stderr)
+    flow_model = load_flow_model(options.flow_model, options.flow_weights).to(options.device)
+    real, generated = both_sides(options, flow_model)
+    result = {"real_clips": len(real), "generated_clips": len(generated),
+              "skipped": {**real.skipped, **generated.skipped}, **judge_clips(model, real, generated)}
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n", encoding="utf-8")
