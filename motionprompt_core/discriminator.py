@@ -149,7 +149,7 @@ def load_discriminator(path: str | Path) -> FlowDiscriminator:
     if header.get("format") != FORMAT or "config" not in header:
         raise ValueError(
             f"{_WHAT} {path} holds another architecture: a safetensors file without a flow discriminator's metadata "
-            f"(tensors: {', '.join(list(state)[:3]) or 'none'}). Choose a file saved by Train Flow Discriminator."
+            f"(tensors: {', '.join(list(state)[:3]) or 'none'}). Choose a file that train-discriminator saved."
         )
     if header.get("format_version") != FORMAT_VERSION:
         raise ValueError(

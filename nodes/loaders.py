@@ -23,7 +23,7 @@ class LoadFlowDiscriminator(io.ComfyNode):
             display_name="Load Flow Discriminator",
             description="Loads a network that tells real motion from generated motion. It works best on the model "
             "family "
-            "that it was trained for; Train Flow Discriminator makes one for your own model.",
+            "that it was trained for; the command train-discriminator makes one for your own model.",
             search_aliases=["motionprompt", "motion discriminator"],
             inputs=[
                 make(

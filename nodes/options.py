@@ -84,7 +84,7 @@ def sliders() -> list[Any]:
             1.0,
             0.01,
             "Where guidance ends. Motion is decided early; later steps cost "
-            "time and change detail. At or below window_start nothing is guided.",
+            "time and change detail. At window_start nothing is guided, and it may not be below.",
             round=0.001,
         ),
         make(

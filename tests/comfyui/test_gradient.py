@@ -10,10 +10,13 @@ import pytest
 SETTINGS = {"window_start": 0.0, "window_end": 0.25, "lambda_tv": 0.0}
 
 
-def graph(motion: str | None, cfg: float, frames: int, context: int | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """A prompt in API format: tiny models, a probe on the model, the stock KSampler."""
+def graph(
+    motion: str | None, cfg: float, frames: int, context: int | None, settings: dict[str, Any], demo: bool, size: int
+) -> dict[str, Any]:
+    """A prompt in API format: tiny models or the demo's, a probe on the model, the stock KSampler."""
+    models = ("MotionPromptLoadDemoVideoModel", {}) if demo else ("TinyVideoModel", {"dtype": "fp32", "seed": 0})
     nodes: dict[str, Any] = {
-        "models": ("TinyVideoModel", {"dtype": "fp32", "seed": 0}),
+        "models": models,
         "flow": ("MotionPromptLoadOpticalFlow", {"name": "gradient", "download": False}),
         "discriminator": ("TinyDiscriminator", {}),
         "positive": (
@@ -27,7 +30,7 @@ def graph(motion: str | None, cfg: float, frames: int, context: int | None, sett
             },
         ),
         "negative": ("CLIPTextEncode", {"clip": ["models", 1], "text": "blurry"}),
-        "latent": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": frames}),
+        "latent": ("EmptyLatentImage", {"width": size, "height": size, "batch_size": frames}),
     }
     model = ["models", 0]
     if motion is not None:
@@ -71,7 +74,8 @@ def graph(motion: str | None, cfg: float, frames: int, context: int | None, sett
 
 
 def assert_slopes_agree(server: Any, **options: Any) -> None:
-    options = {"motion": None, "cfg": 1.0, "frames": 3, "context": None, "settings": {}, **options}
+    options = {"motion": None, "cfg": 1.0, "frames": 3, "context": None, "settings": {}, "demo": False, "size": 64,
+               **options}
     result = server.queue(graph(**options))
     slopes = json.loads(result.text("show"))
     assert slopes
@@ -87,6 +91,11 @@ def test_image_model(comfy_server, cfg):
 
 def test_loss_on_the_mixed_estimate(comfy_server):
     assert_slopes_agree(comfy_server, cfg=7.0, settings={"loss_on": "cfg"})
+
+
+@pytest.mark.parametrize("cfg", [1.0, 7.0])
+def test_demo_model(comfy_server, cfg):
+    assert_slopes_agree(comfy_server, demo=True, cfg=cfg, frames=8, size=128)
 
 
 @pytest.mark.ade
