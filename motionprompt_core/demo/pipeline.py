@@ -34,7 +34,7 @@ class DemoPipeline:
     flow: FlowModel | None = None
     discriminator: nn.Module | None = None
     steps: int = 20
-    cfg: float = 4.0
+    cfg: float = 3.0
     negative: str = ""
     frames: int = world.FRAMES
     alphas: Tensor = field(default_factory=alphas_cumprod)

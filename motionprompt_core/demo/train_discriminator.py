@@ -25,8 +25,8 @@ from .pipeline import DemoPipeline
 
 FIRST_SEED = 10_000  # evaluation uses seeds from 50,000 on
 GAPS = (1, 2, 3)
-STEPS = (1, 2, 3, 4, 5, 6, 8, 10)  # of 20: where estimates are judged; the finished video is added
-ESTIMATES_PER_CLIP, PAIRS_PER_ESTIMATE, PAIRS_OF_FINISHED = 4, 3, 6
+STEPS = (1, 2, 3, 4, 5, 6, 7, 8)  # of 20: where the guidance judges estimates
+ESTIMATES_PER_CLIP, PAIRS_PER_ESTIMATE, PAIRS = 2, 3, 6
 CONFIG = DiscriminatorConfig(
     trained_on="sprite world: rendered clips against videos of the demo model, finished and as Tweedie estimates",
     family="demo",
@@ -42,43 +42,30 @@ def networks(weights: str) -> tuple[FlowModel, DemoPipeline]:
 
 @torch.no_grad()
 def flows_of_seed(job: tuple[int, str]) -> tuple[int, dict[str, Tensor]]:
-    """Flows (P, 2, 128, 128) of a rendered clip and of a generated one with the same caption.
+    """Flows (P, 2, 128, 128) of a rendered clip and of a generated one with the same caption, as many of each.
 
-    Both are looked at finished and as Tweedie's estimates at a few noise levels: the guidance judges estimates, whose
-    blur must not tell the classes apart. The rendered clip's estimates are those of the clip noised to that level.
+    The generated side is the finished video and, because the guidance judges estimates, Tweedie's estimates on the way
+    to it. The real side is finished clips only: estimates from noised real clips look like the model's own.
     """
     seed, weights = job
     flow, pipeline = networks(weights)
     generator = torch.Generator().manual_seed(seed)
     clip = world.random_clip(generator, fault_share=0)
-    prompt = world.caption(clip)
-    context = pipeline.embed(prompt)
     autoencoder = pipeline.weights.autoencoder
-    real = autoencoder.encode(world.render(clip)[0] * 2 - 1) * autoencoder.scale
+    real = autoencoder.decode(autoencoder.encode(world.render(clip)[0] * 2 - 1))  # the codec's marks are on both sides
     chosen = {STEPS[i] for i in torch.randperm(len(STEPS), generator=generator)[:ESTIMATES_PER_CLIP].tolist()}
-    estimates: list[tuple[int, Tensor, Tensor]] = []
+    estimates: list[Tensor] = []
 
     def keep(step: int, t: int, x0: Tensor) -> None:
         if step in chosen:
-            a = pipeline.alphas[t]
-            noised = a.sqrt() * real + (1 - a).sqrt() * torch.randn(real.shape, generator=generator)
-            estimates.append((t, pipeline.predict_x0(noised, t, context), x0))
+            estimates.append(pipeline.decode(x0).clamp(0, 1))
 
-    finished, _ = pipeline.sample(prompt, seed, on_estimate=keep)
-    flows: dict[str, list[Tensor]] = {"real": [], "fake": []}
-    levels: list[int] = []
-
-    def add(level: int, count: int, real_video: Tensor, fake_video: Tensor) -> None:
-        videos = [real_video.clamp(0, 1), fake_video.clamp(0, 1)]
-        found = [extract_flows(flow, [video], GAPS, pairs_per_clip=count, seed=seed + level)[0] for video in videos]
-        flows["real"].append(found[0].half())
-        flows["fake"].append(found[1].half())
-        levels.extend([level] * len(found[0]))
-
-    add(0, PAIRS_OF_FINISHED, pipeline.decode(real), finished)  # decoded: the codec's marks are on both sides
-    for t, of_real, of_fake in estimates:
-        add(t, PAIRS_PER_ESTIMATE, pipeline.decode(of_real), pipeline.decode(of_fake))
-    return seed, {**{key: torch.cat(parts) for key, parts in flows.items()}, "level": torch.tensor(levels)}
+    finished, _ = pipeline.sample(world.caption(clip), seed, on_estimate=keep)
+    count = PAIRS + ESTIMATES_PER_CLIP * PAIRS_PER_ESTIMATE
+    (real_flows,) = extract_flows(flow, [(real / 2 + 0.5).clamp(0, 1)], GAPS, pairs_per_clip=count, seed=seed)
+    fake = extract_flows(flow, [finished], GAPS, pairs_per_clip=PAIRS, seed=seed)
+    fake += extract_flows(flow, estimates, GAPS, pairs_per_clip=PAIRS_PER_ESTIMATE, seed=seed)
+    return seed, {"real": real_flows.half(), "fake": torch.cat(fake).half()}
 
 
 def collect(run: Path, weights: str, clips: int, workers: int) -> None:

@@ -1,8 +1,8 @@
 """Trains the demo's text-to-video model: images first, then motion in parts of clips, then whole clips.
 
     python -m motionprompt_core.demo.train_model --run runs/demo --stage image --steps 2500
-    python -m motionprompt_core.demo.train_model --run runs/demo --stage motion --steps 2500
-    python -m motionprompt_core.demo.train_model --run runs/demo --stage video --steps 1000
+    python -m motionprompt_core.demo.train_model --run runs/demo --stage motion --steps 1500
+    python -m motionprompt_core.demo.train_model --run runs/demo --stage video --steps 1500
 
 Each stage writes a checkpoint every few minutes and goes on from it when started again.
 """
@@ -98,7 +98,7 @@ class Trainer:
         if start is not None:
             self.model.load_state_dict(load_file(start))
         else:
-            self.model.text.load_state_dict(load_file(self.run / "text.safetensors"))
+            self.model.load_state_dict(load_file(self.run / "text.safetensors"), strict=False)
         self.average.load_state_dict(self.model.state_dict())
 
     def save(self) -> None:
