@@ -9,6 +9,7 @@ results.jsonl as they come (a second start goes on from there), then to summary.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import time
@@ -52,14 +53,22 @@ def sample_arm(pipeline: DemoPipeline, arm: str, prompt: str, seed: int, setting
     return pipeline.sample(prompt, seed, frozen, words)[0]
 
 
+@functools.cache
+def networks(weights: str) -> DemoPipeline:
+    """The demo model with flow model and discriminator, loaded once in each worker."""
+    torch.set_num_threads(1)
+    folder = Path(weights)
+    return DemoPipeline(
+        load_demo_weights(folder / "demo_video_model.safetensors"),
+        load_flow_model("rife_v4.0"),
+        load_discriminator(folder / "demo_discriminator.safetensors"),
+    )
+
+
 def evaluate_seed(job: tuple[int, dict[str, Any], str, str, list[str]]) -> list[dict[str, Any]]:
     """All arms of one seed: the seed draws the prompt too."""
     seed, overrides, words, weights, arms = job
-    torch.set_num_threads(1)
-    folder = Path(weights)
-    flow = load_flow_model("rife_v4.0")
-    discriminator = load_discriminator(folder / "demo_discriminator.safetensors")
-    pipeline = DemoPipeline(load_demo_weights(folder / "demo_video_model.safetensors"), flow, discriminator)
+    pipeline = networks(weights)
     clip = world.random_clip(torch.Generator().manual_seed(seed), fault_share=0)
     prompt, settings = world.caption(clip), GuidanceSettings(**overrides)
     rows = []
@@ -70,7 +79,7 @@ def evaluate_seed(job: tuple[int, dict[str, Any], str, str, list[str]]) -> list[
         reading = truth.read(video)
         rows.append({
             "seed": seed, "arm": arm, "prompt": prompt, "seconds": seconds,
-            **evaluate_video(video, flow, discriminator).to_dict(),
+            **evaluate_video(video, pipeline.flow, pipeline.discriminator).to_dict(),
             **{key: float(value) for key, value in reading.matches(clip).items()},
             "jitter": reading.jitter, "permanence": reading.permanence,
         })
@@ -131,6 +140,8 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={}, help="guidance settings as JSON; else the defaults")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
+    if args.seeds < 2:
+        parser.error(f"--seeds is {args.seeds}; an interval needs at least 2")
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "results.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -34,7 +34,7 @@ class DemoPipeline:
     flow: FlowModel | None = None
     discriminator: nn.Module | None = None
     steps: int = 20
-    cfg: float = 4.0
+    cfg: float = 3.0
     negative: str = ""
     frames: int = world.FRAMES
     alphas: Tensor = field(default_factory=alphas_cumprod)
@@ -74,12 +74,15 @@ class DemoPipeline:
         seed: int,
         settings: GuidanceSettings | None = None,
         words: str = "authentic",
+        on_estimate: Callable[[int, int, Tensor], object] | None = None,
     ) -> tuple[Tensor, GuidanceReport]:
         """One video, (F, 3, 128, 128) in [0, 1], and what the guidance did.
 
         Args:
             settings: None samples the prompt as it is.
             words: initial words of the learnable tokens.
+            on_estimate: called at each step with its number, its noise level (0..999) and Tweedie's estimate from the
+                prompt alone, latents (F, 4, h, w): what the discriminator has to judge.
         """
         report = GuidanceReport(state="running", num_steps=self.steps)
         size = world.SIZE // 8
@@ -97,6 +100,8 @@ class DemoPipeline:
                 if optimiser is not None and settings is not None:
                     context = self._guide(optimiser, settings, report, step, t, x, uncond, prompt, plain)
                 cond = self.predict_x0(x, t, context)
+                if on_estimate is not None:
+                    on_estimate(step, t, cond)
                 x0 = torch.lerp(uncond, cond, self.cfg)
                 x = x0 if following is None else self._ddim(x, x0, t, following)
             report.state = "done"

@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..discriminator import DiscriminatorConfig, save_discriminator
-from ..flow import load_flow_model
+from ..flow import FlowModel, load_flow_model
 from ..training.discriminator import train_discriminator
 from ..training.flows import extract_flows
 from . import world
@@ -22,27 +24,48 @@ from .checkpoint import load_demo_weights
 from .pipeline import DemoPipeline
 
 FIRST_SEED = 10_000  # evaluation uses seeds from 50,000 on
-GAPS = (1, 2, 4, 8)
-PAIRS = 12
+GAPS = (1, 2, 3)
+STEPS = (1, 2, 3, 4, 5, 6, 7, 8)  # of 20: where the guidance judges estimates
+ESTIMATES_PER_CLIP, PAIRS_PER_ESTIMATE, PAIRS = 2, 3, 6
 CONFIG = DiscriminatorConfig(
-    trained_on="sprite world: rendered clips against videos of the demo model", family="demo"
+    trained_on="sprite world: rendered clips against videos of the demo model, finished and as Tweedie estimates",
+    family="demo",
 )
 
 
-def flows_of_seed(job: tuple[int, str]) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """Flows (P, 2, 128, 128) of a rendered clip and of a generated one with the same caption."""
-    seed, weights = job
+@functools.cache
+def networks(weights: str) -> tuple[FlowModel, DemoPipeline]:
+    """Flow model and demo model, loaded once in each worker."""
     torch.set_num_threads(1)
-    flow = load_flow_model("rife_v4.0")
-    pipeline = DemoPipeline(load_demo_weights(weights))
-    clip = world.random_clip(torch.Generator().manual_seed(seed), fault_share=0)
-    real, _, _ = world.render(clip)
-    with torch.no_grad():
-        autoencoder = pipeline.weights.autoencoder  # the codec's marks must not tell the classes apart
-        real = autoencoder.decode(autoencoder.encode(real * 2 - 1)).div(2).add(0.5).clamp(0, 1)
-    fake, _ = pipeline.sample(world.caption(clip), seed)
-    r, f = extract_flows(flow, [real, fake], GAPS, pairs_per_clip=PAIRS, seed=seed)
-    return seed, r.half(), f.half()
+    return load_flow_model("rife_v4.0"), DemoPipeline(load_demo_weights(weights))
+
+
+@torch.no_grad()
+def flows_of_seed(job: tuple[int, str]) -> tuple[int, dict[str, Tensor]]:
+    """Flows (P, 2, 128, 128) of a rendered clip and of a generated one with the same caption, as many of each.
+
+    The generated side is the finished video and, because the guidance judges estimates, Tweedie's estimates on the way
+    to it. The real side is finished clips only: estimates from noised real clips look like the model's own.
+    """
+    seed, weights = job
+    flow, pipeline = networks(weights)
+    generator = torch.Generator().manual_seed(seed)
+    clip = world.random_clip(generator, fault_share=0)
+    autoencoder = pipeline.weights.autoencoder
+    real = autoencoder.decode(autoencoder.encode(world.render(clip)[0] * 2 - 1))  # the codec's marks are on both sides
+    chosen = {STEPS[i] for i in torch.randperm(len(STEPS), generator=generator)[:ESTIMATES_PER_CLIP].tolist()}
+    estimates: list[Tensor] = []
+
+    def keep(step: int, t: int, x0: Tensor) -> None:
+        if step in chosen:
+            estimates.append(pipeline.decode(x0).clamp(0, 1))
+
+    finished, _ = pipeline.sample(world.caption(clip), seed, on_estimate=keep)
+    count = PAIRS + ESTIMATES_PER_CLIP * PAIRS_PER_ESTIMATE
+    (real_flows,) = extract_flows(flow, [(real / 2 + 0.5).clamp(0, 1)], GAPS, pairs_per_clip=count, seed=seed)
+    fake = extract_flows(flow, [finished], GAPS, pairs_per_clip=PAIRS, seed=seed)
+    fake += extract_flows(flow, estimates, GAPS, pairs_per_clip=PAIRS_PER_ESTIMATE, seed=seed)
+    return seed, {"real": real_flows.half(), "fake": torch.cat(fake).half()}
 
 
 def collect(run: Path, weights: str, clips: int, workers: int) -> None:
@@ -52,9 +75,9 @@ def collect(run: Path, weights: str, clips: int, workers: int) -> None:
     jobs = [(seed, weights) for seed in range(FIRST_SEED, FIRST_SEED + clips)
             if not (folder / f"{seed}.safetensors").exists()]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for number, (seed, real, fake) in enumerate(pool.imap_unordered(flows_of_seed, jobs), start=1):
+        for number, (seed, flows) in enumerate(pool.imap_unordered(flows_of_seed, jobs), start=1):
             part = folder / f"{seed}.part"
-            save_file({"real": real, "fake": fake}, part)
+            save_file(flows, part)
             part.rename(folder / f"{seed}.safetensors")
             if number % 10 == 0:
                 print(f"{number} of {len(jobs)} clips", flush=True)

@@ -1,7 +1,8 @@
-"""Trains the demo's text-to-video model: images first, then motion, as AnimateDiff was.
+"""Trains the demo's text-to-video model: images first, then motion in parts of clips, then whole clips.
 
-    python -m motionprompt_core.demo.train_model --run runs/demo --stage image --steps 1600
-    python -m motionprompt_core.demo.train_model --run runs/demo --stage video --steps 3000
+    python -m motionprompt_core.demo.train_model --run runs/demo --stage image --steps 2500
+    python -m motionprompt_core.demo.train_model --run runs/demo --stage motion --steps 1500
+    python -m motionprompt_core.demo.train_model --run runs/demo --stage video --steps 1500
 
 Each stage writes a checkpoint every few minutes and goes on from it when started again.
 """
@@ -34,8 +35,11 @@ class Stage:
 # Redundant frames make a given sigma easier than it is for one image, so videos are trained at noisier levels.
 STAGES = {
     "image": Stage(frames=1, batch=64, lr=1.5e-3, noise_shift=1.5),
-    "video": Stage(frames=world.FRAMES, batch=4, lr=8e-4, noise_shift=2.5),
+    "motion": Stage(frames=8, batch=8, lr=1.2e-3, noise_shift=3.0),
+    "video": Stage(frames=world.FRAMES, batch=4, lr=8e-4, noise_shift=3.0),
 }
+BEFORE = {"motion": "image", "video": "motion"}
+EMA_DECAY = 0.99
 PROMPT_DROPOUT = 0.1
 
 
@@ -45,13 +49,15 @@ def random_timesteps(count: int, shift: float, generator: torch.Generator) -> Te
     return (1000 * shift * u / (1 + (shift - 1) * u)).long().clamp(0, 999)
 
 
-def v_loss(model: nn.Module, x0: Tensor, weight: Tensor, ids: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+def v_loss(
+    model: nn.Module, x0: Tensor, weight: Tensor, ids: Tensor, t: Tensor, places: Tensor, generator: torch.Generator
+) -> Tensor:
     """Per-clip weighted error of the predicted v = alpha eps - sigma x0 (Salimans & Ho 2022, eq. 12); (clips,)."""
     a = alphas_cumprod()[t].view(-1, 1, 1, 1, 1)
     noise = torch.randn(x0.shape, generator=generator)
     x_t = a.sqrt() * x0 + (1 - a).sqrt() * noise
     v = a.sqrt() * noise - (1 - a).sqrt() * x0
-    error = (model(x_t, t, ids) - v).square().mean(dim=2)
+    error = (model(x_t, t, ids, places) - v).square().mean(dim=2)
     return (weight * error).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1)
 
 
@@ -66,7 +72,11 @@ class Trainer:
         self.model = TextToVideo()
         self.average = TextToVideo()
         self.step = 0
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=0.01, betas=(0.9, 0.98))
+        # The text encoder has learned its words (train_text.py) and stays: images alone would make it forget motion.
+        self.model.text.requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            self.model.unet.parameters(), lr=self.lr, weight_decay=0.01, betas=(0.9, 0.98)
+        )
         self.resume(start)
         self.latents, self.masks, self.clips = dataset.read_shards(run)
 
@@ -75,7 +85,7 @@ class Trainer:
         return self.run / f"{self.stage}.pt"
 
     def resume(self, start: Path | None) -> None:
-        """Go on from this stage's checkpoint; else begin with `start`'s weights, or the image stage's for videos."""
+        """Go on from this stage's checkpoint; else begin with `start`'s weights, or those of the stage before."""
         if self.checkpoint.exists():
             state = torch.load(self.checkpoint, weights_only=True)
             self.model.load_state_dict(state["model"])
@@ -83,10 +93,12 @@ class Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
             self.step = state["step"]
             return
-        if start is None and self.stage == "video":
-            start = self.run / "image.safetensors"
+        if start is None and self.stage in BEFORE:
+            start = self.run / f"{BEFORE[self.stage]}.safetensors"
         if start is not None:
             self.model.load_state_dict(load_file(start))
+        else:
+            self.model.load_state_dict(load_file(self.run / "text.safetensors"), strict=False)
         self.average.load_state_dict(self.model.state_dict())
 
     def save(self) -> None:
@@ -96,22 +108,28 @@ class Trainer:
         self.checkpoint.with_suffix(".part").rename(self.checkpoint)
         save_file(self.average.state_dict(), self.run / f"{self.stage}.safetensors")
 
-    def draw(self, generator: torch.Generator, words: random.Random) -> tuple[Tensor, Tensor, Tensor]:
-        """A batch: x0 (B, T, 4, 16, 16), loss weights (B, T, 16, 16), prompt ids (B, L)."""
+    def draw(self, generator: torch.Generator, words: random.Random) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A batch: x0 (B, T, 4, 16, 16), loss weights (B, T, 16, 16), prompt ids (B, L), which frames (T,)."""
         index = torch.randint(len(self.clips), (self.batch,), generator=generator)
         x0, mask = self.latents[index].float(), self.masks[index].float() / 255
+        # Parts of clips: frames in a row, or every second one, which moves as far as a whole clip does.
+        step = 1 if 2 * self.frames > world.FRAMES or words.random() < 0.3 else 2
+        first = int(torch.randint(world.FRAMES - step * (self.frames - 1), (), generator=generator))
+        places = first + step * torch.arange(self.frames)
         if self.frames == 1:
             frame = torch.randint(world.FRAMES, (self.batch,), generator=generator)
             x0, mask = (t[torch.arange(self.batch), frame][:, None] for t in (x0, mask))
+        else:
+            x0, mask = (t[:, places] for t in (x0, mask))
         captions = []
         for i in index.tolist():
             line = world.caption(self.clips[i], generator)
-            if words.random() < 0.2:  # an unknown word means nothing
+            if words.random() < 0.1:  # an unknown word means nothing
                 line += f" x{words.randrange(1000)}"
             captions.append("" if words.random() < PROMPT_DROPOUT else line)
         # Sprites are a tenth of the picture but most of what one looks at; the emphasis fades away at the end.
         emphasis = 3 * min(1.0, 4 * (1 - self.step / self.steps))
-        return x0, 1 + emphasis * mask, text.tokenize(captions)
+        return x0, 1 + emphasis * mask, text.tokenize(captions), places
 
     def learning_rate(self) -> float:
         progress = self.step / self.steps
@@ -122,9 +140,9 @@ class Trainer:
         words = random.Random(self.step)
         start, saved, log = time.time(), time.time(), []
         while self.step < self.steps:
-            x0, weight, ids = self.draw(generator, words)
+            x0, weight, ids, places = self.draw(generator, words)
             t = random_timesteps(self.batch, self.shift, generator)
-            loss = v_loss(self.model, x0, weight, ids, t, generator)
+            loss = v_loss(self.model, x0, weight, ids, t, places, generator)
             for group in self.optimiser.param_groups:
                 group["lr"] = self.learning_rate()
             self.optimiser.zero_grad()
@@ -132,7 +150,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimiser.step()
             self.step += 1
-            decay = min(0.998, (self.step + 1) / (self.step + 10))
+            decay = min(EMA_DECAY, (self.step + 1) / (self.step + 10))
             for mean, p in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 mean.data.lerp_(p.data, 1 - decay)
             log += list(zip(t.tolist(), loss.tolist(), strict=True))

@@ -31,6 +31,17 @@ def sinusoid(position: Tensor, dim: int, period: float = 10000.0) -> Tensor:
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
+def surroundings(x: Tensor, centre: Tensor) -> Tensor:
+    """What every pixel of `x` (N, C, h, w) is told of its place, (N, 5, h, w).
+
+    x and y, -1 to 1 from edge to edge; both from `centre` (N, 2); and nearness to `centre`, at most 1.
+    """
+    axes = [torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[-2:]]
+    fixed = torch.stack(torch.meshgrid(*axes, indexing="ij")).flip(0).expand(len(x), -1, -1, -1)
+    moving = fixed - centre.to(x.dtype)[:, :, None, None]
+    return torch.cat((fixed, moving, torch.exp(-2.5 * moving.square().sum(dim=1, keepdim=True))), dim=1)
+
+
 def zero(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> None:
     """A layer that begins as nothing leaves a residual block an identity, and a motion module without effect."""
     nn.init.zeros_(layer.weight)
@@ -45,7 +56,10 @@ def feed_forward(dim: int) -> nn.Sequential:
 
 
 class ResBlock(nn.Module):
-    """Two convolutions, modulated by the embedding of noise level and prompt."""
+    """Two convolutions, modulated by the embedding of noise level and prompt, which know where in the picture they are.
+
+    They know it from the frame's edges and from a point that travels as the prompt says: "left" moves it to the left.
+    """
 
     def __init__(self, channels: int, out_channels: int, emb_dim: int):
         super().__init__()
@@ -54,13 +68,15 @@ class ResBlock(nn.Module):
         self.emb = nn.Linear(emb_dim, 2 * out_channels)
         self.norm2 = nn.GroupNorm(8, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.place = nn.Conv2d(5, out_channels, 1, bias=False)
+        nn.init.normal_(self.place.weight, std=0.1)
         self.skip = nn.Conv2d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
         zero(self.conv2)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, centre: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         scale, shift = self.emb(emb)[:, :, None, None].chunk(2, dim=1)
-        h = self.norm2(h) * (1 + scale) + shift
+        h = self.norm2(h) * (1 + scale) + shift + self.place(surroundings(h, centre))
         return self.skip(x) + self.conv2(F.silu(h))
 
 
@@ -100,29 +116,36 @@ class SpatialTransformer(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """Lets frames talk: a temporal convolution, and attention over time (`joint`: over time and space at once)."""
+    """Lets frames talk: a temporal convolution, then, below full resolution, attention over time.
 
-    def __init__(self, dim: int, size: int, joint: bool, config: UNetConfig):
+    `joint` attends over time and space at once.
+    """
+
+    def __init__(self, dim: int, size: int, joint: bool, config: UNetConfig, attention: bool = True):
         super().__init__()
-        self.joint = joint
+        self.joint, self.attention = joint, attention
         self.conv = nn.Conv1d(dim, dim, 3, padding=1)
         self.conv_norm = nn.GroupNorm(8, dim)
+        zero(self.conv)
+        if not attention:
+            return
         self.norm = nn.LayerNorm(dim)
         self.attn = Attention(dim, dim, config.heads)
         self.ff_norm = nn.LayerNorm(dim)
         self.ff = feed_forward(dim)
         self.frame_position = nn.Parameter(0.1 * sinusoid(torch.arange(config.max_frames), dim, period=100.0))
         self.pixel_position = nn.Parameter(0.02 * torch.randn(dim, size, size))
-        zero(self.conv)
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
+    def forward(self, x: Tensor, frames: int, places: Tensor) -> Tensor:
         _, _, h, w = x.shape
         line = rearrange(F.silu(self.conv_norm(x)), "(b t) c h w -> (b h w) c t", t=frames)
         x = x + rearrange(self.conv(line), "(b h w) c t -> (b t) c h w", h=h, w=w)
+        if not self.attention:
+            return x
         position = self.pixel_position
         if position.shape[-2:] != (h, w):  # another frame size than in training
             position = F.interpolate(position[None], size=(h, w), mode="bilinear")[0]
-        position = position.flatten(1).T[None] + self.frame_position[:frames, None]  # (t, hw, c)
+        position = position.flatten(1).T[None] + self.frame_position[places][:, None]  # (t, hw, c)
         pattern = "(b t) c h w -> b (t h w) c" if self.joint else "(b t) c h w -> (b h w) t c"
         tokens = rearrange(x, pattern, t=frames)
         if self.joint:
@@ -145,13 +168,15 @@ class Stage(nn.Module):
         super().__init__()
         self.res = ResBlock(channels, out_channels, emb_dim)
         self.attn = SpatialTransformer(out_channels, config) if level else None
-        self.motion = MotionModule(out_channels, 16 >> level, joint=joint, config=config)
+        self.motion = MotionModule(out_channels, 16 >> level, joint, config, attention=level > 0)
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor, frames: int) -> Tensor:
-        x = self.res(x, emb)
+    def forward(
+        self, x: Tensor, emb: Tensor, centre: Tensor, context: Tensor, frames: int, places: Tensor
+    ) -> Tensor:
+        x = self.res(x, emb, centre)
         if self.attn is not None:
             x = self.attn(x, context)
-        return self.motion(x, frames) if frames > 1 else x
+        return self.motion(x, frames, places) if frames > 1 else x
 
 
 class VideoUNet(nn.Module):
@@ -162,6 +187,7 @@ class VideoUNet(nn.Module):
         timesteps: (clips * frames,), 0 (clean) to 999 (noise).
         context: (clips * frames, L, 128), the prompt.
         frames: frames in each clip, 1 to 16.
+        places: (frames,) which of the 16 frames these are, for training on parts of clips; None: the first ones.
     """
 
     def __init__(self, config: UNetConfig | None = None):
@@ -173,6 +199,7 @@ class VideoUNet(nn.Module):
         self.time_embed = nn.Sequential(nn.Linear(c0, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
         self.prompt_query = nn.Parameter(0.1 * torch.randn(4, config.context_dim))
         self.prompt_embed = nn.Linear(4 * config.context_dim, emb_dim)
+        self.velocity = nn.Linear(config.context_dim, 2)
         self.conv_in = nn.Conv2d(config.latent_channels, c0, 3, padding=1)
 
         def stage(channels: int, out_channels: int, level: int, joint: bool = False) -> Stage:
@@ -194,31 +221,37 @@ class VideoUNet(nn.Module):
 
     def embed(self, timesteps: Tensor, context: Tensor) -> Tensor:
         """Noise level and a few attention-pooled views of the prompt, as one vector per frame."""
-        weight = (self.prompt_query @ context.transpose(1, 2) / context.shape[-1] ** 0.5).softmax(dim=-1)
-        pooled = (weight @ context).flatten(1)
         time = self.time_embed(sinusoid(timesteps, self.time_dim).to(context.dtype))
-        return F.silu(time + self.prompt_embed(pooled))
+        weight = (self.prompt_query @ context.transpose(1, 2) / context.shape[-1] ** 0.5).softmax(dim=-1)
+        emb = time + self.prompt_embed((weight @ context).flatten(1))
+        return F.silu(emb)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, frames: int) -> Tensor:
+    def forward(
+        self, x: Tensor, timesteps: Tensor, context: Tensor, frames: int, places: Tensor | None = None
+    ) -> Tensor:
         if not 1 <= frames <= self.config.max_frames:
             raise ValueError(
                 f"The demo model got {frames} frames, but makes 1 to {self.config.max_frames}. Set the batch size "
                 f"of the empty latent to {self.config.max_frames} or less."
             )
+        places = torch.arange(frames, device=x.device) if places is None else places
         emb = self.embed(timesteps, context)
+        # Half the way in a clip's length, in the units of `coordinates`; an image has no time.
+        time = (places / (self.config.max_frames - 1) * 2 - 1).repeat(len(x) // frames) if frames > 1 else None
+        centre = self.velocity(context.mean(dim=1)) * (time[:, None] if time is not None else 0)
 
         def grow(x: Tensor) -> Tensor:
             return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
-        h0 = self.down0(self.conv_in(x), emb, context, frames)
-        h1 = self.down1(self.shrink0(h0), emb, context, frames)
-        h2 = self.down2(self.shrink1(h1), emb, context, frames)
-        h = self.mid(h2, emb, context, frames)
-        h = self.up2(torch.cat((h, h2), dim=1), emb, context, frames)
-        h = self.up1a(torch.cat((self.grow1(grow(h)), h1), dim=1), emb, context, frames)
-        h = self.up1b(h, emb, context, frames)
-        h = self.up0a(torch.cat((self.grow0(grow(h)), h0), dim=1), emb, context, frames)
-        h = self.up0b(h, emb, context, frames)
+        h0 = self.down0(self.conv_in(x), emb, centre, context, frames, places)
+        h1 = self.down1(self.shrink0(h0), emb, centre, context, frames, places)
+        h2 = self.down2(self.shrink1(h1), emb, centre, context, frames, places)
+        h = self.mid(h2, emb, centre, context, frames, places)
+        h = self.up2(torch.cat((h, h2), dim=1), emb, centre, context, frames, places)
+        h = self.up1a(torch.cat((self.grow1(grow(h)), h1), dim=1), emb, centre, context, frames, places)
+        h = self.up1b(h, emb, centre, context, frames, places)
+        h = self.up0a(torch.cat((self.grow0(grow(h)), h0), dim=1), emb, centre, context, frames, places)
+        h = self.up0b(h, emb, centre, context, frames, places)
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
@@ -232,11 +265,11 @@ class TextToVideo(nn.Module):
         self.text = TextEncoder()
         self.unet = VideoUNet()
 
-    def forward(self, x: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, ids: Tensor, places: Tensor | None = None) -> Tensor:
         """x (clips, frames, 4, h, w), timesteps (clips,), ids (clips, L) -> v of the same shape as x."""
         clips, frames = x.shape[:2]
         context = self.text(ids).repeat_interleave(frames, dim=0)
-        v = self.unet(x.flatten(0, 1), timesteps.repeat_interleave(frames), context, frames)
+        v = self.unet(x.flatten(0, 1), timesteps.repeat_interleave(frames), context, frames, places)
         return v.view_as(x)
 
 

@@ -79,12 +79,12 @@ def random_clip(generator: torch.Generator, fault_share: float = 0.3, **fixed: s
     colour = fixed.get("colour") or choose(COLOURS, generator)
     ground = fixed.get("ground") or choose(GROUNDS, generator)
     direction = fixed.get("direction") or choose(DIRECTIONS, generator)
-    radius = uniform(27, 32, generator)
+    radius = uniform(25, 29, generator)
     step = DIRECTIONS[direction]
-    speed = uniform(1.6, 2.6, generator) if any(step) else 0.0
+    speed = uniform(2.2, 3.0, generator) if any(step) else 0.0
+    # Half-way through, the sprite is near the middle: a direction then says much about every frame.
     travel = [axis * speed * (FRAMES - 1) for axis in step]
-    margin = 1.15 * radius
-    start = [uniform(margin - min(d, 0.0), SIZE - margin - max(d, 0.0), generator) for d in travel]
+    start = [SIZE / 2 - d / 2 + uniform(-5, 5, generator) * (1 if d else 2) for d in travel]
     clip = Clip(shape, colour, ground, direction, radius, (start[0], start[1]), speed,
                 seed=int(torch.randint(2**31, (1,), generator=generator)))
     if float(torch.rand((), generator=generator)) >= fault_share:
@@ -107,9 +107,9 @@ def caption(clip: Clip, generator: torch.Generator | None = None) -> str:
     def chance() -> float:
         return float(torch.rand((), generator=generator))
 
-    parts = [part for part in parts if chance() > 0.05]
+    parts = [part for part in parts if chance() > 0.02]
     words = [word for word, shares in QUALITY_WORDS.items() if chance() < shares[clip.faulty]]
-    words += [word for word in FILLER_WORDS if chance() < 0.08]
+    words += [word for word in FILLER_WORDS if chance() < 0.05]
     order = torch.randperm(len(words), generator=generator).tolist()
     words = [words[i] for i in order]
     return " ".join(words + parts) if chance() < 0.3 else " ".join(parts + words)

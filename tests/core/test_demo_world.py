@@ -9,6 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from motionprompt_core.demo import text, truth, world
+from motionprompt_core.demo.checkpoint import load_demo_weights
+from motionprompt_core.demo.pipeline import DemoPipeline
 
 
 def clip(seed: int = 0, fault_share: float = 0.0, **fixed: str) -> world.Clip:
@@ -95,3 +97,27 @@ def test_every_caption_word_is_known_and_unknown_words_are_not_an_error():
 def test_truth_says_what_it_needs(shape):
     with pytest.raises(ValueError, match="expected frames"):
         truth.read(torch.zeros(shape))
+
+
+@pytest.fixture(scope="module")
+def pipeline(repo_root):
+    return DemoPipeline(load_demo_weights(repo_root / "weights" / "demo_video_model.safetensors"))
+
+
+@pytest.mark.parametrize("prompt", ["a red star moving left on snow", "a yellow square moving down at night"])
+def test_the_demo_model_shows_what_the_prompt_says(pipeline, prompt):
+    words = prompt.split()
+    reading = truth.read(pipeline.sample(prompt, seed=1)[0])
+    assert (reading.colour, reading.shape, reading.direction) == (words[1], words[2], words[4])
+    assert reading.ground == words[-1]
+    assert reading.jitter < 3
+
+
+def test_the_estimates_that_are_judged_can_be_looked_at(pipeline):
+    seen = []
+    short = DemoPipeline(pipeline.weights, steps=3, frames=4)
+    video, _ = short.sample("a red star", 0, on_estimate=lambda step, t, x0: seen.append((step, t, x0)))
+    assert [(step, t) for step, t, _ in seen] == [(0, 999), (1, 666), (2, 333)]
+    assert all(x0.shape == (4, 4, 16, 16) for _, _, x0 in seen)
+    distance = [(short.decode(x0) - video).square().mean() for _, _, x0 in seen]
+    assert distance[0] > distance[2]
