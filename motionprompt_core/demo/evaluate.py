@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from ..discriminator import load_discriminator
-from ..flow import load_flow_model
+from ..discriminator import FlowDiscriminator, load_discriminator
+from ..flow import FlowModel, load_flow_model
 from ..metrics import evaluate_video
 from ..settings import GuidanceSettings
 from ..statistics import paired_bootstrap
@@ -54,21 +54,19 @@ def sample_arm(pipeline: DemoPipeline, arm: str, prompt: str, seed: int, setting
 
 
 @functools.cache
-def networks(weights: str) -> DemoPipeline:
-    """The demo model with flow model and discriminator, loaded once in each worker."""
+def networks(weights: str) -> tuple[DemoPipeline, FlowModel, FlowDiscriminator]:
+    """The demo model, and what guides and judges it, loaded once in each worker."""
     torch.set_num_threads(1)
-    folder = Path(weights)
-    return DemoPipeline(
-        load_demo_weights(folder / "demo_video_model.safetensors"),
-        load_flow_model("rife_v4.0"),
-        load_discriminator(folder / "demo_discriminator.safetensors"),
-    )
+    folder, flow = Path(weights), load_flow_model("rife_v4.0")
+    discriminator = load_discriminator(folder / "demo_discriminator.safetensors")
+    pipeline = DemoPipeline(load_demo_weights(folder / "demo_video_model.safetensors"), flow, discriminator)
+    return pipeline, flow, discriminator
 
 
 def evaluate_seed(job: tuple[int, dict[str, Any], str, str, list[str]]) -> list[dict[str, Any]]:
     """All arms of one seed: the seed draws the prompt too."""
     seed, overrides, words, weights, arms = job
-    pipeline = networks(weights)
+    pipeline, flow, discriminator = networks(weights)
     clip = world.random_clip(torch.Generator().manual_seed(seed), fault_share=0)
     prompt, settings = world.caption(clip), GuidanceSettings(**overrides)
     rows = []
@@ -79,7 +77,7 @@ def evaluate_seed(job: tuple[int, dict[str, Any], str, str, list[str]]) -> list[
         reading = truth.read(video)
         rows.append({
             "seed": seed, "arm": arm, "prompt": prompt, "seconds": seconds,
-            **evaluate_video(video, pipeline.flow, pipeline.discriminator).to_dict(),
+            **evaluate_video(video, flow, discriminator).to_dict(),
             **{key: float(value) for key, value in reading.matches(clip).items()},
             "jitter": reading.jitter, "permanence": reading.permanence,
         })

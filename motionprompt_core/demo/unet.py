@@ -234,24 +234,25 @@ class VideoUNet(nn.Module):
                 f"The demo model got {frames} frames, but makes 1 to {self.config.max_frames}. Set the batch size "
                 f"of the empty latent to {self.config.max_frames} or less."
             )
-        places = torch.arange(frames, device=x.device) if places is None else places
+        order: Tensor = torch.arange(frames, device=x.device) if places is None else places
         emb = self.embed(timesteps, context)
-        # Half the way in a clip's length, in the units of `coordinates`; an image has no time.
-        time = (places / (self.config.max_frames - 1) * 2 - 1).repeat(len(x) // frames) if frames > 1 else None
-        centre = self.velocity(context.mean(dim=1)) * (time[:, None] if time is not None else 0)
+        centre = torch.zeros(len(x), 2, device=x.device)
+        if frames > 1:  # an image has no time
+            time = 2 * order / (self.config.max_frames - 1) - 1
+            centre = self.velocity(context.mean(dim=1)) * time.repeat(len(x) // frames)[:, None]
 
         def grow(x: Tensor) -> Tensor:
             return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
-        h0 = self.down0(self.conv_in(x), emb, centre, context, frames, places)
-        h1 = self.down1(self.shrink0(h0), emb, centre, context, frames, places)
-        h2 = self.down2(self.shrink1(h1), emb, centre, context, frames, places)
-        h = self.mid(h2, emb, centre, context, frames, places)
-        h = self.up2(torch.cat((h, h2), dim=1), emb, centre, context, frames, places)
-        h = self.up1a(torch.cat((self.grow1(grow(h)), h1), dim=1), emb, centre, context, frames, places)
-        h = self.up1b(h, emb, centre, context, frames, places)
-        h = self.up0a(torch.cat((self.grow0(grow(h)), h0), dim=1), emb, centre, context, frames, places)
-        h = self.up0b(h, emb, centre, context, frames, places)
+        h0 = self.down0(self.conv_in(x), emb, centre, context, frames, order)
+        h1 = self.down1(self.shrink0(h0), emb, centre, context, frames, order)
+        h2 = self.down2(self.shrink1(h1), emb, centre, context, frames, order)
+        h = self.mid(h2, emb, centre, context, frames, order)
+        h = self.up2(torch.cat((h, h2), dim=1), emb, centre, context, frames, order)
+        h = self.up1a(torch.cat((self.grow1(grow(h)), h1), dim=1), emb, centre, context, frames, order)
+        h = self.up1b(h, emb, centre, context, frames, order)
+        h = self.up0a(torch.cat((self.grow0(grow(h)), h0), dim=1), emb, centre, context, frames, order)
+        h = self.up0b(h, emb, centre, context, frames, order)
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
