@@ -51,7 +51,7 @@ def graph(
             "flow_model": ["flow", 0],
             "discriminator": ["discriminator", 0],
             "settings": json.dumps({**SETTINGS, **settings}),
-            "epsilon": 1e-2 if demo else 3e-3,
+            "epsilon": 3e-3,
         },
     )
     nodes["sampler"] = (
