@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def read_video(
         raise ValueError(f"video: start {start}, length {length}, step {step}; expected start >= 0, the others >= 1.")
     frames: list[np.ndarray] = []
     rate = 8.0
-    try:
+    with _decoding(path):
         for index, (image, fps) in enumerate(_images(path)):
             rate = fps
             if index < start or (index - start) % step:
@@ -52,8 +53,6 @@ def read_video(
             frames.append(np.asarray(_scaled(image, size)))
             if len(frames) == length:
                 break
-    except (FFmpegError, UnidentifiedImageError, OSError, EOFError, IndexError) as error:
-        raise ValueError(f"video {path} cannot be decoded ({error}). Damaged or no video: leave it out.") from error
     if not frames:
         raise ValueError(f"video {path} has no frame from {start} on. Give a longer video or a smaller start.")
     if len({frame.shape for frame in frames}) > 1:
@@ -64,11 +63,9 @@ def read_video(
 def frame_rate(path: str | Path) -> float:
     """Frames a second of a video file or an animated image (8 where it does not say); errors as `read_video`'s."""
     path = Path(path)
-    try:
+    with _decoding(path):
         for _, fps in _images(path):
             return fps
-    except (FFmpegError, UnidentifiedImageError, OSError, EOFError, IndexError) as error:
-        raise ValueError(f"video {path} cannot be decoded ({error}). Damaged or no video: leave it out.") from error
     raise ValueError(f"video {path} has no frame. Leave it out.")
 
 
@@ -106,6 +103,15 @@ def _write_h264(pixels: np.ndarray, path: Path, fps: float) -> None:
         for image in pixels:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Turns what the decoders raise into one error that names the file."""
+    try:
+        yield
+    except (FFmpegError, UnidentifiedImageError, OSError, EOFError, IndexError) as error:
+        raise ValueError(f"video {path} cannot be decoded ({error}). Damaged or no video: leave it out.") from error
 
 
 def _images(path: Path) -> Iterator[tuple[Image.Image, float]]:

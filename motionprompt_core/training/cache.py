@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..files import write_safetensors
 from ..flow import FlowModel
-from .clips import ClipSettings, draw_pairs, read_clip
+from .clips import ClipSettings, read_clip
+from .flows import extract_flows
 
 BATCH = 4  # pairs at a time
 
@@ -45,14 +46,6 @@ class FlowClips(Sequence[Tensor]):
         """One flow (2, grid, grid) of a clip, without reading the others."""
         with safe_open(self.files[index], framework="pt") as file:
             return file.get_slice("flow")[number].float()
-
-    def pairs(self, index: int) -> int:
-        """How many flows a clip has."""
-        with safe_open(self.files[index], framework="pt") as file:
-            return file.get_slice("flow").get_shape()[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[index] for index in range(len(self)))
 
 
 def fingerprint(path: Path, settings: ClipSettings, flow_model: str) -> str:
@@ -118,12 +111,12 @@ def clip_flow(
     clip: Path, flow_model: FlowModel, settings: ClipSettings, *, seed: int, device: torch.device | str = "cpu",
 ) -> Tensor:
     """Flows (P, 2, grid, grid) of one clip, in px of the grid."""
-    video = read_clip(clip, settings)
-    pairs = draw_pairs(len(video), settings, torch.Generator().manual_seed(seed))
-    flows = [flow_model(video[part[:, 0]].to(device), video[part[:, 1]].to(device)).float().cpu()
-             for part in pairs.split(BATCH)]
+    (flow,) = extract_flows(
+        flow_model, [read_clip(clip, settings)], settings.gaps, pairs_per_clip=settings.pairs, batch=BATCH,
+        device=device, seed=seed,
+    )
     size = (settings.grid, settings.grid)
-    flow = F.interpolate(torch.cat(flows), size=size, mode="bilinear", antialias=True) * (settings.grid / settings.size)
+    flow = F.interpolate(flow, size=size, mode="bilinear", antialias=True) * (settings.grid / settings.size)
     if not torch.isfinite(flow).all():
         raise ValueError(f"clip {clip.name}: its flow is not finite. Leave it out.")
     return flow

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -133,11 +132,3 @@ def to_square(video: Tensor, size: int) -> Tensor:
     if side == size:
         return video
     return F.interpolate(video, size=(size, size), mode="bilinear", antialias=True).clamp(0, 1)
-
-
-def draw_pairs(frames: int, settings: ClipSettings, generator: torch.Generator) -> Tensor:
-    """(P, 2) frame numbers, P at most `pairs`; every gap that the clip is long enough for is as likely."""
-    pairs = torch.tensor([(i, i + gap) for gap in settings.gaps for i in range(frames - gap)])
-    weight = 1.0 / (frames - (pairs[:, 1] - pairs[:, 0])).float()  # as many of a long gap as of a short one
-    chosen = torch.multinomial(weight, min(settings.pairs, len(pairs)), generator=generator)
-    return pairs[chosen.sort().values]
