@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .autograd import backward_scaled
-from .losses import adversarial_loss, embedding_regulariser, total_variation
+from .losses import adversarial_loss, embedding_regulariser, motion_floor, total_variation
 from .report import FlowSample, IterationReport, StepReport
 from .settings import GuidanceSettings
 from .tokens import LearnableTokens
@@ -61,13 +61,14 @@ class GuidedModel:
 
 @dataclass
 class MotionLoss:
-    """l1 * disc + l2 * TV of some pairs' flow, its parts, and the flow (B, 2, H, W) itself."""
+    """l1 * disc + l2 * TV of some pairs' flow (and the motion's floor), its parts, and the flow (B, 2, H, W) itself."""
 
     total: Tensor
     disc: Tensor | None
     tv: Tensor | None
     phi: Tensor | None
     flow: Tensor
+    floor: Tensor | None = None
 
 
 class NonFiniteError(ArithmeticError):
@@ -89,11 +90,15 @@ def draw_pairs(num_frames: int, settings: GuidanceSettings, generator: torch.Gen
     return [allowed[int(pick)] for pick in picks]
 
 
-def motion_loss(model: GuidedModel, x0: Tensor, pairs: list[tuple[int, int]], settings: GuidanceSettings) -> MotionLoss:
+def motion_loss(
+    model: GuidedModel, x0: Tensor, pairs: list[tuple[int, int]], settings: GuidanceSettings,
+    unguided: Tensor | None = None,
+) -> MotionLoss:
     """The part of the loss that looks at the video (paper: L_disc and L_TV).
 
     Args:
         x0: clean latents (F, C, h, w). pairs: which frames to look at.
+        unguided: the same from the tokens as they began, whose motion `preserve_motion` keeps.
     """
     frames = model.decode(x0[[frame for pair in pairs for frame in pair]])
     model.check()
@@ -110,7 +115,15 @@ def motion_loss(model: GuidedModel, x0: Tensor, pairs: list[tuple[int, int]], se
     if settings.lambda_tv > 0:
         tv = total_variation(flow, reduction=settings.tv_reduction)
         total = total + settings.lambda_tv * tv
-    return MotionLoss(total, disc, tv, phi, flow)
+    floor = None
+    if unguided is not None and settings.preserve_motion > 0:
+        with torch.no_grad():
+            still = model.decode(unguided[[frame for pair in pairs for frame in pair]])
+            reference = model.flow(still[0::2], still[1::2])
+        model.check()
+        floor = motion_floor(flow, reference)
+        total = total + settings.preserve_motion * floor
+    return MotionLoss(total, disc, tv, phi, flow, floor)
 
 
 class PromptOptimiser:
@@ -155,9 +168,10 @@ class PromptOptimiser:
         pairs: list[tuple[int, int]] | None = None
         first: tuple[tuple[int, int], Tensor] | None = None
         try:
+            unguided = self._unguided(model) if self.settings.preserve_motion > 0 else None
             for _ in range(self.settings.iterations):
                 pairs = None if self.settings.resample_pairs else pairs
-                loss, pairs = self._iterate(model, step, adam, pairs)
+                loss, pairs = self._iterate(model, step, adam, pairs, unguided)
                 first = first or (pairs[0], loss.flow[0].detach().float().cpu())
                 if on_iteration is not None:
                     on_iteration(step)
@@ -174,7 +188,8 @@ class PromptOptimiser:
             step.seconds = time.perf_counter() - started
 
     def _iterate(
-        self, model: GuidedModel, step: StepReport, adam: torch.optim.Adam, pairs: list[tuple[int, int]] | None
+        self, model: GuidedModel, step: StepReport, adam: torch.optim.Adam, pairs: list[tuple[int, int]] | None,
+        unguided: Tensor | None = None,
     ) -> tuple[MotionLoss, list[tuple[int, int]]]:
         rows = self.tokens.parameters()
         cond = model.encode(self.tokens.rows)
@@ -187,7 +202,8 @@ class PromptOptimiser:
         # when the
         # denoiser's backward pass begins, and its gradient can be scaled to what half precision holds.
         x0_leaf = x0.detach().requires_grad_()
-        loss = motion_loss(model, x0_leaf if model.mix is None else model.mix(x0_leaf), pairs, self.settings)
+        mixed = x0_leaf if model.mix is None else model.mix(x0_leaf)
+        loss = motion_loss(model, mixed, pairs, self.settings, unguided)
         _require_finite(loss.total, "loss")
         gradients = [torch.zeros_like(row) for row in rows]
         if loss.total.requires_grad:
@@ -211,8 +227,9 @@ class PromptOptimiser:
             _require_finite(gradient, "gradient of the loss for the tokens")
         norm = self._move(adam, gradients)
         drift, cosine = self.tokens.drift()
-        disc, tv, reg, phi = (None if p is None else float(p.detach()) for p in (loss.disc, loss.tv, reg, loss.phi))
-        step.iterations.append(IterationReport(float(total), disc, tv, reg, phi, norm, drift, cosine, pairs))
+        parts = (loss.disc, loss.tv, reg, loss.phi, loss.floor)
+        disc, tv, reg, phi, floor = (None if part is None else float(part.detach()) for part in parts)
+        step.iterations.append(IterationReport(float(total), disc, tv, reg, phi, norm, drift, cosine, pairs, floor))
         model.check()
         return loss, pairs
 
@@ -241,6 +258,13 @@ class PromptOptimiser:
     def _undo(self, rows: Mapping[str, Tensor]) -> None:
         self.tokens.load(rows)
         self._adam = None
+
+    @torch.no_grad()
+    def _unguided(self, model: GuidedModel) -> Tensor:
+        """Clean latents from the tokens as they began."""
+        x0 = model.predict_x0(model.encode(self.tokens.initial))
+        model.check()
+        return x0 if model.mix is None else model.mix(x0)
 
     @torch.no_grad()
     def _compare(self, model: GuidedModel, step: int, pair: tuple[int, int], before: Tensor) -> FlowSample:

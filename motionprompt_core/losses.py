@@ -1,4 +1,4 @@
-"""The three terms of the objective that the learnable tokens T minimise:
+"""The three terms of the objective that the learnable tokens T minimise, and an optional fourth, a floor of motion:
 
     l1 * log(1 - phi(f)) + l2 * TV_L1(f) + l3 * ||T - T0||^2
 
@@ -52,6 +52,15 @@ def total_variation(flow: Tensor, reduction: Literal["mean", "sum"] = "mean") ->
     if reduction == "sum":
         return (right.sum() + down.sum()) / len(flow)
     raise ValueError(f"total variation: reduction is {reduction!r}, expected 'mean' or 'sum'.")
+
+
+def motion_floor(flow: Tensor, reference: Tensor) -> Tensor:
+    """max(0, 1 - s / s_ref) of the mean speeds s of each flow and its reference (B, 2, H, W; px), averaged over B.
+
+    Not in the paper: its losses are lowest where little moves. 0 for motion no slower than the reference, 1 for none.
+    """
+    speeds = [f.square().sum(1).add(1e-6).sqrt().flatten(1).mean(1) for f in (flow, reference.detach())]
+    return (1 - speeds[0] / speeds[1]).clamp(min=0).mean()
 
 
 def embedding_regulariser(tokens: Tensor, initial: Tensor) -> Tensor:

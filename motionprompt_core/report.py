@@ -22,6 +22,7 @@ class IterationReport:
         drift: ||T - T0|| after the iteration.
         cosine: mean cosine of T with T0 after the iteration.
         pairs: the frame pairs that were looked at.
+        floor: the part of their motion, 0 to 1, that was lost against the tokens as they began; None if not asked for.
     """
 
     loss: float
@@ -33,6 +34,7 @@ class IterationReport:
     drift: float
     cosine: float
     pairs: list[tuple[int, int]]
+    floor: float | None = None
 
 
 @dataclass

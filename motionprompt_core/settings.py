@@ -54,6 +54,10 @@ class GuidanceSettings:
         grad_clip: greatest norm of the gradient over all tokens; 0 does not clip.
         checkpointing: "on" keeps only block inputs for the backward pass: about a seventh of the memory for one more
             forward pass. "auto" does so only if memory is short.
+        preserve_motion: weight of a floor under the motion, so that it is not made real by being made slow: each pair's
+            flow should be no slower than with the tokens as they began, at the same step. 0 is the paper, whose
+            motion shrinks; above it a guided step costs one more evaluation, and an iteration one more decoding and
+            flow, both without gradient.
     """
 
     strength: float = 1.0
@@ -80,6 +84,7 @@ class GuidanceSettings:
     loss_on: Literal["cond", "cfg"] = "cond"
     grad_clip: float = 0.0
     checkpointing: Literal["auto", "on", "off"] = "auto"
+    preserve_motion: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, 0, 10, "0 switches the guidance off")
@@ -108,6 +113,7 @@ class GuidanceSettings:
         check_choice("checkpointing", self.checkpointing, CHECKPOINTING)
         check_integer("pairs", self.pairs, 1, 1000, "the paper's reading is 1")
         check_integer("max_gap", self.max_gap, 0, 100000, "0 lets a pair lie any distance apart")
+        check_number("preserve_motion", self.preserve_motion, 0, 1e6, "0 lets the motion shrink")
         check_number("grad_clip", self.grad_clip, 0, 1e9, "0 does not clip")
 
     def to_dict(self) -> dict[str, Any]:

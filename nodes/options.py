@@ -236,6 +236,18 @@ def advanced() -> list[Any]:
             CHECKPOINTING,
             "On: a seventh of the memory for a third more time. Auto: only if memory is short.",
         ),
+        slider(
+            "preserve_motion",
+            d.preserve_motion,
+            0.0,
+            10.0,
+            0.1,
+            "Keeps the motion from being slowed down: a penalty for every frame pair that moves less than with the "
+            "initial words. Raise it if guided videos come out too still; 0 is off and saves one evaluation per guided "
+            "step.",
+            round=0.001,
+            optional=True,
+        ),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class DemoPipeline:
         weights: from `load_demo_weights`.
         flow, discriminator: as in `GuidedModel`; only needed for guided samples.
         steps: DDIM steps. cfg: classifier-free guidance scale (1 is the prompt alone).
-        negative: the negative prompt.
+        negative: the negative prompt. placement: where the learnable tokens go in the prompt.
     """
 
     weights: DemoWeights
@@ -36,6 +37,7 @@ class DemoPipeline:
     steps: int = 20
     cfg: float = 3.0
     negative: str = ""
+    placement: Literal["end", "front"] = "end"
     frames: int = world.FRAMES
     alphas: Tensor = field(default_factory=alphas_cumprod)
 
@@ -44,13 +46,14 @@ class DemoPipeline:
         return torch.linspace(999, 0, self.steps + 1).round().long().tolist()[:-1]
 
     def embed(self, prompt: str, rows: Tensor | None = None) -> Tensor:
-        """Context (1, L, d) of the prompt P, with rows T (n, d) of learnable tokens after its last word if given."""
+        """Context (1, L, d) of the prompt P, with rows T (n, d) of learnable tokens at its end or front if given."""
         ids = text.tokenize([prompt])
         model = self.weights.text.text_model
         x = model.embeddings.token_embedding(ids)
         if rows is not None:
-            end = min(len(text.word_ids(prompt)) + 1, text.MAX_LENGTH - 1 - len(rows))
-            x = torch.cat((x[:, :end], rows[None], x[:, end:]), dim=1)[:, : text.MAX_LENGTH]
+            words = 0 if self.placement == "front" else len(text.word_ids(prompt))
+            at = min(words + 1, text.MAX_LENGTH - 1 - len(rows))
+            x = torch.cat((x[:, :at], rows[None], x[:, at:]), dim=1)[:, : text.MAX_LENGTH]
         x = x + model.embeddings.position_embedding.weight
         return model.final_layer_norm(model.encoder(x))
 
@@ -68,6 +71,11 @@ class DemoPipeline:
         """Latents (N, 4, h, w) -> frames (N, 3, H, W), nominally in [0, 1], not clamped."""
         return self.weights.autoencoder.decode(x0 / self.weights.autoencoder.scale) / 2 + 0.5
 
+    def noise(self, seed: int) -> Tensor:
+        """The latents (F, 4, h, w) that a seed begins with."""
+        size = world.SIZE // 8
+        return torch.randn(self.frames, 4, size, size, generator=torch.Generator().manual_seed(seed))
+
     def sample(
         self,
         prompt: str,
@@ -75,6 +83,7 @@ class DemoPipeline:
         settings: GuidanceSettings | None = None,
         words: str = "authentic",
         on_estimate: Callable[[int, int, Tensor], object] | None = None,
+        learn: bool = True,
     ) -> tuple[Tensor, GuidanceReport]:
         """One video, (F, 3, 128, 128) in [0, 1], and what the guidance did.
 
@@ -83,31 +92,55 @@ class DemoPipeline:
             words: initial words of the learnable tokens.
             on_estimate: called at each step with its number, its noise level (0..999) and Tweedie's estimate from the
                 prompt alone, latents (F, 4, h, w): what the discriminator has to judge.
+            learn: False leaves the tokens as they begin, in the very steps in which they would be optimised: the
+                control for what optimising them does.
         """
+        x0, report = self.denoise(self.noise(seed), prompt, seed, settings, words, on_estimate, learn)
+        with torch.no_grad():
+            return self.decode(x0).clamp(0, 1), report
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        x: Tensor,
+        prompt: str,
+        seed: int,
+        settings: GuidanceSettings | None = None,
+        words: str = "authentic",
+        on_estimate: Callable[[int, int, Tensor], object] | None = None,
+        learn: bool = True,
+    ) -> tuple[Tensor, GuidanceReport]:
+        """All steps, from the noise x (F, 4, h, w) to clean latents; else as `sample`."""
         report = GuidanceReport(state="running", num_steps=self.steps)
-        size = world.SIZE // 8
-        x = torch.randn(self.frames, 4, size, size, generator=torch.Generator().manual_seed(seed))
         optimiser = None
         if settings is not None:
             report.settings, report.planned = settings.to_dict(), guided_steps(self.steps, settings)
             optimiser = PromptOptimiser(LearnableTokens({"l": self.initial_tokens(words)}), settings, seed)
-        with torch.no_grad():
-            plain, negative = self.embed(prompt), self.embed(self.negative)
-            timesteps = [*self.timesteps(), None]
-            for step, (t, following) in enumerate(zip(timesteps[:-1], timesteps[1:], strict=True)):
-                uncond = self.predict_x0(x, t, negative)
-                context = plain
-                if optimiser is not None and settings is not None:
-                    context = self._guide(optimiser, settings, report, step, t, x, uncond, prompt, plain)
-                cond = self.predict_x0(x, t, context)
-                if on_estimate is not None:
-                    on_estimate(step, t, cond)
-                x0 = torch.lerp(uncond, cond, self.cfg)
-                x = x0 if following is None else self._ddim(x, x0, t, following)
-            report.state = "done"
-            return self.decode(x).clamp(0, 1), report
+        plain, negative = self.embed(prompt), self.embed(self.negative)
+        timesteps = [*self.timesteps(), None]
+        for step, (t, following) in enumerate(zip(timesteps[:-1], timesteps[1:], strict=True)):
+            x = self.before_step(step, t, x, plain, negative)
+            uncond = self.predict_x0(x, t, negative)
+            context = plain
+            if optimiser is not None and settings is not None:
+                context = self._guide(optimiser, settings, report, step, t, x, uncond, prompt, plain, learn)
+            cond = self.predict_x0(x, t, context)
+            if on_estimate is not None:
+                on_estimate(step, t, cond)
+            x0 = self.after_estimate(step, t, torch.lerp(uncond, cond, self.cfg), context, negative)
+            x = x0 if following is None else self.ddim(x, x0, t, following)
+        report.state = "done"
+        return x, report
 
-    def _ddim(self, x: Tensor, x0: Tensor, t: int, following: int) -> Tensor:
+    def before_step(self, step: int, t: int, x: Tensor, context: Tensor, negative: Tensor) -> Tensor:
+        """The latents x_t that the step goes on with. For subclasses: guidance of the latents themselves."""
+        return x
+
+    def after_estimate(self, step: int, t: int, x0: Tensor, context: Tensor, negative: Tensor) -> Tensor:
+        """The clean latents that the step goes towards. For subclasses: guidance of the estimate."""
+        return x0
+
+    def ddim(self, x: Tensor, x0: Tensor, t: int, following: int) -> Tensor:
         """One deterministic DDIM step (Song et al. 2020, eq. 12 with eta 0)."""
         a, b = self.alphas[t], self.alphas[following]
         eps = (x - a.sqrt() * x0) / (1 - a).sqrt()
@@ -115,13 +148,15 @@ class DemoPipeline:
 
     def _guide(
         self, optimiser: PromptOptimiser, settings: GuidanceSettings, report: GuidanceReport, step: int, t: int,
-        x: Tensor, uncond: Tensor, prompt: str, plain: Tensor,
+        x: Tensor, uncond: Tensor, prompt: str, plain: Tensor, learn: bool,
     ) -> Tensor:
         """Context of the step: optimised in the window, the settings' choice outside of it."""
 
         def encode(rows: Mapping[str, Tensor]) -> Tensor:
             return self.embed(prompt, rows["l"])
 
+        if step in report.planned and not learn:
+            return encode(optimiser.tokens.detached())
         if step in report.planned:
             if self.flow is None:
                 raise ValueError("a guided sample needs a flow model: pass flow= to DemoPipeline")

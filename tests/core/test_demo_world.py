@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from motionprompt_core.demo import text, truth, world
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.demo.pipeline import DemoPipeline
+from motionprompt_core.settings import GuidanceSettings
 
 
 def clip(seed: int = 0, fault_share: float = 0.0, **fixed: str) -> world.Clip:
@@ -121,3 +122,15 @@ def test_the_estimates_that_are_judged_can_be_looked_at(pipeline):
     assert all(x0.shape == (4, 4, 16, 16) for _, _, x0 in seen)
     distance = [(short.decode(x0) - video).square().mean() for _, _, x0 in seen]
     assert distance[0] > distance[2]
+
+
+def test_tokens_that_do_not_learn_change_the_video_only_as_words_do(pipeline):
+    short = DemoPipeline(pipeline.weights, steps=3, frames=4)
+    settings = GuidanceSettings(window_start=0, window_end=1)
+    plain, _ = short.sample("a red star", 0)
+    control, report = short.sample("a red star", 0, settings, "smooth", learn=False)
+    assert torch.allclose(control, short.sample("a red star smooth", 0)[0], atol=1e-5)
+    assert not torch.allclose(control, plain, atol=1e-3) and not report.steps
+    front = DemoPipeline(pipeline.weights, steps=3, frames=4, placement="front")
+    assert torch.allclose(front.sample("a red star", 0, settings, "smooth", learn=False)[0],
+                          front.sample("smooth a red star", 0)[0], atol=1e-5)

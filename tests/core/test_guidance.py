@@ -208,3 +208,26 @@ def test_clipping_bounds_the_gradient_but_reports_it_whole(model):
     optimiser._iterate(model, report, optimiser._adam, None)
     assert seen == [pytest.approx(1e-4, rel=1e-3)]
     assert report.iterations[0].grad_norm > 1e-4
+
+
+def speed(model, rows, pairs):
+    with torch.no_grad():
+        flow = motion_loss(model, model.predict_x0(model.encode(rows)), pairs, GuidanceSettings()).flow
+    return flow.norm(dim=1).mean()
+
+
+def test_preserve_motion_keeps_what_smoothness_would_slow_down(model):
+    pairs = [(i, i + 1) for i in range(FRAMES - 1)]
+    start = speed(model, fresh_tokens().rows, pairs)
+    speeds, floors = {}, {}
+    for weight in (0.0, 20.0):
+        settings = GuidanceSettings(
+            lambda_disc=0, lambda_tv=10, lambda_reg=0, iterations=30, learning_rate=0.05, pairs=4, max_gap=1,
+            preserve_motion=weight,
+        )
+        tokens, [report], _ = run(model, settings)
+        speeds[weight], floors[weight] = speed(model, tokens.rows, pairs), [i.floor for i in report.iterations]
+    assert speeds[0.0] < 0.8 * start < 0.9 * start < speeds[20.0]
+    assert floors[0.0] == [None] * 30
+    assert floors[20.0][0] == pytest.approx(0, abs=1e-5)  # the tokens are still those that it compares with
+    assert all(0 <= floor < 1 for floor in floors[20.0]) and any(floors[20.0])

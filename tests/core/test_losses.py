@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from motionprompt_core.losses import adversarial_loss, embedding_regulariser, total_variation
+from motionprompt_core.losses import adversarial_loss, embedding_regulariser, motion_floor, total_variation
 
 FORMS = ("saturating", "non_saturating")
 
@@ -100,3 +100,13 @@ def test_unknown_choices_and_shapes_are_refused():
         total_variation(torch.zeros(1, 2, 1, 4))
     with pytest.raises(ValueError, match=r"\(1, 8\), expected .*\(2, 8\)"):
         embedding_regulariser(torch.zeros(1, 8), torch.zeros(2, 8))
+
+
+def test_the_motion_floor_is_the_share_of_speed_that_was_lost():
+    reference = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 4
+    for factor, loss in ((0.25, 0.75), (1.0, 0.0), (2.0, 0.0)):
+        assert motion_floor(reference * factor, reference).item() == pytest.approx(loss, abs=1e-3)
+    slow = (reference * 0.5).requires_grad_()
+    motion_floor(slow, reference).backward()
+    assert (slow.grad * slow).sum() < 0  # against the gradient is faster
+    assert motion_floor(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)).item() == 0  # nothing to lose

@@ -34,6 +34,7 @@ def test_defaults_survive_json():
         ("max_gap", -1),
         ("every", True),
         ("checkpointing", "yes"),
+        ("preserve_motion", -1.0),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_expected(name, value):
