@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..files import write_safetensors
 from ..flow import FlowModel
-from .clips import ClipSettings, read_clip
+from .clips import QUALITIES, ClipSettings, compressed, read_clip
 from .flows import extract_flows
 
 BATCH = 4  # pairs at a time
+STILL = 2e-4  # of the frame's side: no pixel of a still moves further, on the mean, than compression makes it seem to
 
 
 @dataclass
@@ -66,6 +67,7 @@ def cached_flows(
     settings: ClipSettings | None = None,
     *,
     device: torch.device | str = "cpu",
+    min_motion: float = 0.0,
     on_clip: Callable[[int, int, Path], object] | None = None,
 ) -> FlowClips:
     """Flows of all clips, from the cache or, where they are not there yet, extracted.
@@ -77,6 +79,8 @@ def cached_flows(
         clips: from `find_clips`.
         cache: a folder; made if need be.
         flow_model: on `device`.
+        min_motion: clips whose pixels move less than this on the mean, in sides of the frame per pair, are skipped too:
+            one side with more stills than the other would be told by them. `STILL` suits training, 0 keeps all.
         on_clip: called with (clips done, all clips, the clip) after each; may raise to stop.
 
     Raises:
@@ -93,6 +97,8 @@ def cached_flows(
             if not _is_whole(file):
                 flow = clip_flow(clip, flow_model, settings, seed=int(name[:12], 16), device=device)
                 write_safetensors({"flow": flow.half()}, file, {"flow_model": flow_model.name})
+            if min_motion > 0:
+                _check_motion(clip, file, min_motion)
         except ValueError as error:
             found.skipped[str(clip)] = str(error)
         else:
@@ -111,15 +117,35 @@ def clip_flow(
     clip: Path, flow_model: FlowModel, settings: ClipSettings, *, seed: int, device: torch.device | str = "cpu",
 ) -> Tensor:
     """Flows (P, 2, grid, grid) of one clip, in px of the grid."""
+    return frames_flow(read_clip(clip, settings), clip.name, flow_model, settings, seed=seed, device=device)
+
+
+@torch.no_grad()
+def frames_flow(
+    video: Tensor, name: str, flow_model: FlowModel, settings: ClipSettings, *, seed: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """The same of frames (T, 3, size, size) that have been read; `name` is for messages."""
+    if settings.recompress:
+        generator = torch.Generator().manual_seed(seed)
+        video = compressed(video, int(torch.randint(*QUALITIES, (), generator=generator)))
     (flow,) = extract_flows(
-        flow_model, [read_clip(clip, settings)], settings.gaps, pairs_per_clip=settings.pairs, batch=BATCH,
+        flow_model, [video], settings.gaps, pairs_per_clip=settings.pairs, batch=BATCH,
         device=device, seed=seed,
     )
     size = (settings.grid, settings.grid)
     flow = F.interpolate(flow, size=size, mode="bilinear", antialias=True) * (settings.grid / settings.size)
     if not torch.isfinite(flow).all():
-        raise ValueError(f"clip {clip.name}: its flow is not finite. Leave it out.")
+        raise ValueError(f"clip {name}: its flow is not finite. Leave it out.")
     return flow
+
+
+def _check_motion(clip: Path, file: Path, least: float) -> None:
+    with safe_open(file, framework="pt") as content:
+        flow = content.get_tensor("flow").float()
+    motion = flow.norm(dim=1).mean().item() / flow.shape[-1]
+    if motion < least:
+        raise ValueError(f"clip {clip.name} does not move ({motion:.1e} of the frame). Left out on either side.")
 
 
 def _is_whole(file: Path) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -22,7 +24,8 @@ class ClipSettings:
     """How clips are read, and which pairs of frames are looked at; the same for real and generated clips.
 
     What one side has and the other has not, a network finds sooner than motion. So: `fps` closes the shortcut of the
-    frame rate, `size` that of resolution and aspect ratio, the removal of black borders that of letterboxing.
+    frame rate, `size` that of resolution and aspect ratio, the removal of black borders that of letterboxing,
+    `recompress` that of codec and quality.
 
     Attributes:
         fps: frames a second that clips are thinned out to, as near as whole steps come. AnimateDiff's videos have 8.
@@ -32,6 +35,7 @@ class ClipSettings:
         gaps: distances of the two frames of a pair, after thinning.
         pairs: pairs of frames per clip, drawn at random.
         grid: side of the square that flows are kept at, px.
+        recompress: put the frames, once they have their size, through JPEG of a quality drawn for each clip.
     """
 
     fps: float = 8.0
@@ -41,6 +45,7 @@ class ClipSettings:
     gaps: tuple[int, ...] = (1, 2, 4)
     pairs: int = 12
     grid: int = 128
+    recompress: bool = True
 
     def __post_init__(self) -> None:
         for name in ("fps", "folder_fps", "max_frames", "size", "pairs", "grid"):
@@ -132,3 +137,18 @@ def to_square(video: Tensor, size: int) -> Tensor:
     if side == size:
         return video
     return F.interpolate(video, size=(size, size), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+QUALITIES = (50, 90)
+
+
+def compressed(video: Tensor, quality: int) -> Tensor:
+    """Each frame (3, H, W) through JPEG of this quality."""
+    frames = []
+    for frame in video:
+        file = io.BytesIO()
+        pixels = (frame.movedim(0, -1) * 255).round().byte().cpu().numpy()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        decoded = torch.frombuffer(bytearray(Image.open(file).tobytes()), dtype=torch.uint8)
+        frames.append(decoded.view(*frame.shape[1:], 3).movedim(-1, 0))
+    return torch.stack(frames).float() / 255

@@ -13,16 +13,18 @@ from tqdm import tqdm
 
 from ..discriminator import DiscriminatorConfig, FlowDiscriminator, load_discriminator, save_discriminator
 from ..flow import FlowModel, available_flow_models, load_flow_model
-from .cache import FlowClips, cached_flows
+from .cache import STILL, FlowClips, cached_flows
 from .clips import ClipSettings, find_clips
 from .discriminator import judge_clips, train_discriminator
 from .state import EpochResult
 
 CACHE = Path("output/flow_cache")
+# What keeps a network from telling clips by anything but their motion, see `train_discriminator`.
+ROBUST = {"blur": 1.5, "noise": 0.1, "still_share": 0.04, "label_smoothing": 0.1}
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},  # 0.9 M parameters
-    "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3, "mlp_hidden": 192},  # ViT-Ti, 5.5 M
-    "base": {"backbone": "vit_small_patch16_224", "img_size": 224, "embed_dim": 384, "depth": 12, "num_heads": 6,
+    "medium": {"embed_dim": 192, "depth": 12, "num_heads": 3, "mlp_hidden": 192},  # ViT-Ti, 5.5 M
+    "large": {"backbone": "vit_small_patch16_224", "img_size": 224, "embed_dim": 384, "depth": 12, "num_heads": 6,
              "mlp_hidden": 384},  # ViT-S, 22 M
 }
 
@@ -42,6 +44,7 @@ def add_to(commands: Any) -> None:
     train.add_argument("--pretrained", type=Path, help="weights for the network's ViT to begin with, timm's names")
     train.add_argument("--family", default="any", help="the video model that the generated clips are from")
     train.add_argument("--trained-on", default="", help="what the clips are and their terms, for the file's metadata")
+    train.add_argument("--keep-stills", action="store_true", help="train on clips that do not move as well")
     train.add_argument("--seed", type=int, default=0, help="of split, first weights and order")
     train.set_defaults(run=run_train)
 
@@ -68,16 +71,19 @@ def _clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frame-size", type=int, default=d.size, help="clips are scaled and cut to this square, px")
     parser.add_argument("--gaps", type=int, nargs="+", default=list(d.gaps), help="distances of a pair of frames")
     parser.add_argument("--pairs", type=int, default=d.pairs, help="pairs of frames per clip")
+    parser.add_argument("--as-compressed", action="store_true", help="leave frames as the files' compression made them")
 
 
 def clip_settings(options: argparse.Namespace) -> ClipSettings:
     return ClipSettings(
         fps=options.fps, folder_fps=options.folder_fps, max_frames=options.max_frames, size=options.frame_size,
-        gaps=tuple(options.gaps), pairs=options.pairs,
+        gaps=tuple(options.gaps), pairs=options.pairs, recompress=not options.as_compressed,
     )
 
 
-def both_sides(options: argparse.Namespace, flow_model: FlowModel) -> tuple[FlowClips, FlowClips]:
+def both_sides(
+    options: argparse.Namespace, flow_model: FlowModel, min_motion: float
+) -> tuple[FlowClips, FlowClips]:
     """Flows of the real and of the generated clips; names the clips that had to be skipped."""
     settings, sides = clip_settings(options), []
     folders = {"real": options.real, "generated": options.generated}
@@ -85,7 +91,7 @@ def both_sides(options: argparse.Namespace, flow_model: FlowModel) -> tuple[Flow
     for side, paths in clips.items():
         with tqdm(total=len(paths), desc=f"flow of {side} clips", unit="clip", disable=None) as bar:
             found = cached_flows(paths, options.cache, flow_model, settings, device=options.device,
-                                 on_clip=lambda *_, bar=bar: bar.update())
+                                 min_motion=min_motion, on_clip=lambda *_, bar=bar: bar.update())
         for clip, reason in found.skipped.items():
             print(f"skipped {clip}: {reason}", file=sys.stderr)
         print(f"{side}: {len(found)} clips, {len(found.skipped)} skipped")
@@ -100,7 +106,7 @@ def run_train(options: argparse.Namespace) -> None:
         flow_model=options.flow_model, trained_on=options.trained_on, family=options.family, **SIZES[options.size]
     )
     flow_model = load_flow_model(options.flow_model, options.flow_weights).to(options.device)
-    real, generated = both_sides(options, flow_model)
+    real, generated = both_sides(options, flow_model, 0 if options.keep_stills else STILL)
     state = options.out.with_suffix(".training.safetensors")
     with tqdm(total=options.epochs, desc="training", unit="epoch", disable=None) as bar:
 
@@ -109,8 +115,8 @@ def run_train(options: argparse.Namespace) -> None:
             bar.set_postfix(loss=f"{epoch.val_loss:.3f}", auroc=f"{epoch.auroc:.3f}")
 
         result = train_discriminator(
-            real, generated, config, epochs=options.epochs, blur=1.5, noise=0.1, label_smoothing=0.1, seed=options.seed,
-            pretrained=options.pretrained or False, device=options.device, checkpoint=state, on_epoch=show,
+            real, generated, config, epochs=options.epochs, seed=options.seed, pretrained=options.pretrained or False,
+            device=options.device, checkpoint=state, on_epoch=show, **ROBUST,
         )
     save_discriminator(
         result.model, options.out, **result.best.to_dict(), real_clips=len(real), generated_clips=len(generated),
@@ -128,7 +134,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         print(f"warning: {options.file} was trained with flow model {model.config.flow_model}, this is "
               f"{options.flow_model}", file=sys.stderr)
     flow_model = load_flow_model(options.flow_model, options.flow_weights).to(options.device)
-    real, generated = both_sides(options, flow_model)
+    real, generated = both_sides(options, flow_model, 0)
     result = {"real_clips": len(real), "generated_clips": len(generated),
               "skipped": {**real.skipped, **generated.skipped}, **judge_clips(model, real, generated)}
     text = json.dumps(result, indent=2)

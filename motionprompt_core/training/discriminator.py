@@ -52,12 +52,15 @@ def train_discriminator(
         patience: int = 8,
         blur: float = 0.0,
         noise: float = 0.0,
+        still_share: float = 0.0,
         label_smoothing: float = 0.0,
         pretrained: bool | str | Path = False,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        held_out: tuple[Clips, Clips] | None = None,
         checkpoint: str | Path | None = None,
         on_epoch: Callable[[EpochResult], object] | None = None,
+        on_batch: Callable[[int, int], object] | None = None,
 ) -> TrainingResult:
     """Train on flows, px, see `Clips`; those of the cache are read batch by batch.
 
@@ -73,23 +76,31 @@ def train_discriminator(
         val_share: share of the clips of each class held out, at least one.
         patience: stop after so many epochs without a lower held-out loss; the epoch with the lowest is returned.
         blur, noise: largest blur and noise of the flow, see `degrade`; 0 for none. Every flow is mirrored at random.
+        still_share: share of the flows, of either class, that are replaced by no motion at all: standing still is then
+            no sign of either, and guidance gains nothing by stilling the video.
         label_smoothing: 0.1 makes 0.95 and 0.05 of the labels: a less certain phi, whose gradient saturates later.
         pretrained: see `FlowDiscriminator`.
         device: where to train.
         seed: of split, first weights, order and augmentation.
+        held_out: real and generated clips to judge each epoch by, instead of a share of the others.
         checkpoint: a .safetensors that is written after each epoch, and from which the same training goes on if it
             was stopped. It ends with the same weights as a training that was not.
         on_epoch: called with each epoch's result; may raise to abort.
+        on_batch: called after each batch with (batches done, of all epochs); may raise to abort.
 
     Raises:
         ValueError: fewer than two clips of a class; flows that are empty, of several sizes, or not finite; a loss that
             is not finite.
     """
     settings = json.dumps([asdict(config), len(real_flows), len(fake_flows), epochs, batch, lr, weight_decay, warmup,
-                           ema_decay, val_share, blur, noise, label_smoothing, seed])
+                           ema_decay, val_share, blur, noise, still_share, label_smoothing, seed])
     generator = torch.Generator().manual_seed(seed)
-    real_train, real_val = _split(real_flows, "real", val_share, generator)
-    fake_train, fake_val = _split(fake_flows, "generated", val_share, generator)
+    sides = ((real_flows, "real"), (fake_flows, "generated"))
+    if held_out is None:
+        (real_train, real_val), (fake_train, fake_val) = (_split(*side, val_share, generator) for side in sides)
+    else:
+        real_train, fake_train = (_Flows(clips, list(range(len(clips))), side) for clips, side in sides)
+        real_val, fake_val = (_Flows(clips, list(range(len(clips))), "held-out") for clips in held_out)
     sizes = set().union(*(part.sizes for part in (real_train, real_val, fake_train, fake_val)))
     if len(sizes) > 1:
         raise ValueError(f"training: flows have several sizes, {sorted(sizes)}. Scale all clips to one.")
@@ -114,7 +125,7 @@ def train_discriminator(
         for real, fake in zip(
                 _batches(real_train, steps, half, generator), _batches(fake_train, steps, half, generator), strict=True,
         ):
-            flow = torch.cat([_augment(side, blur, noise, generator) for side in (real, fake)]).to(device)
+            flow = torch.cat([_augment(side, blur, noise, still_share, generator) for side in (real, fake)]).to(device)
             label = (torch.arange(len(flow), device=device) < len(real)).float()
             target = label * (1 - label_smoothing) + label_smoothing / 2
             loss = F.binary_cross_entropy_with_logits(model(flow), target)
@@ -128,6 +139,8 @@ def train_discriminator(
             if average is not None:
                 average.update(model, step=schedule.last_epoch)
             total += loss.item()
+            if on_batch is not None:
+                on_batch(schedule.last_epoch, epochs * steps)
         candidate = average.module if average is not None else model
         result = EpochResult(epoch, total / steps, **judge(candidate, real_val, fake_val, batch))
         state.add(result, candidate)
@@ -191,8 +204,12 @@ def _batches(flows: _Flows, steps: int, size: int, generator: torch.Generator) -
         yield [flows[i] for i in chosen]
 
 
-def _augment(flows: list[Tensor], blur: float, noise: float, generator: torch.Generator) -> Tensor:
+def _augment(
+    flows: list[Tensor], blur: float, noise: float, still_share: float, generator: torch.Generator
+) -> Tensor:
     flow = torch.stack(flows)
+    if still_share > 0:
+        flow = flow * (torch.rand(len(flow), 1, 1, 1, generator=generator) >= still_share)
     left_right, up_down = torch.rand(2, len(flow), generator=generator) < 0.5
     return degrade(flip(flow, left_right, up_down), blur, noise, generator)
 
@@ -242,8 +259,17 @@ def judge(model: FlowDiscriminator, real: _Flows, fake: _Flows, batch: int = 32)
 
 
 def judge_clips(model: FlowDiscriminator, real: Clips, fake: Clips) -> dict[str, float]:
-    """`judge` on all flows of clips that the network has not been trained on."""
-    return judge(model, _Flows(real, list(range(len(real))), "real"), _Flows(fake, list(range(len(fake))), "generated"))
+    """`judge` on all flows of clips that the network has not been trained on, and `clip_auroc`: a clip's score is the
+    mean logit of its flows, so that a fault that shows between some frames only counts for the clip."""
+    sides = [_Flows(clips, list(range(len(clips))), side) for clips, side in ((real, "real"), (fake, "generated"))]
+    return {**judge(model, *sides), "clip_auroc": auroc(clip_scores(model, real), clip_scores(model, fake))}
+
+
+@torch.no_grad()
+def clip_scores(model: FlowDiscriminator, clips: Clips) -> Tensor:
+    """Mean logit of each clip's flows, (N,) on the CPU."""
+    device = next(model.parameters()).device
+    return torch.stack([model(clips[i].to(device)).float().mean().cpu() for i in range(len(clips))])
 
 
 def calibration_error(real: Tensor, fake: Tensor, bins: int = 10) -> float:
