@@ -59,7 +59,10 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: M
     os.close(handle)
     try:
         tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
-        save_file(tensors, temporary, metadata=dict(metadata))
+        try:
+            save_file(tensors, temporary, metadata=dict(metadata))
+        except (SafetensorError, OSError) as error:
+            raise OSError(f"{path} could not be written ({error}). Is the disk full? Make room.") from error
         os.chmod(temporary, 0o644)  # mkstemp makes it private to the user
         os.replace(temporary, path)
     finally:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .capture import CaptureFlowEstimates, ClipSeeds
 from .conditioning import MotionPromptCLIP, MotionPromptConditioning
+from .dataset import FlowDatasetNode
 from .demo import LoadDemoVideoModel
 from .host.folders import register
 from .loaders import LoadFlowDiscriminator, LoadOpticalFlowModel
 from .report import MotionPromptReport
 from .sampler import ApplyMotionPrompt, MotionPromptKSampler
+from .training import SaveFlowDiscriminator, TrainFlowDiscriminator
 
 NODES: list[type[io.ComfyNode]] = [
     LoadFlowDiscriminator,
@@ -20,6 +23,11 @@ NODES: list[type[io.ComfyNode]] = [
     ApplyMotionPrompt,
     MotionPromptReport,
     LoadDemoVideoModel,
+    ClipSeeds,
+    CaptureFlowEstimates,
+    FlowDatasetNode,
+    TrainFlowDiscriminator,
+    SaveFlowDiscriminator,
 ]
 
 register()

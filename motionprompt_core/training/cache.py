@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..files import write_safetensors
 from ..flow import FlowModel
-from .clips import QUALITIES, ClipSettings, compressed, read_clip
+from .clips import QUALITIES, ClipSettings, Frames, compressed, read_clip
 from .flows import extract_flows
 
 BATCH = 4  # pairs at a time
@@ -49,9 +49,12 @@ class FlowClips(Sequence[Tensor]):
             return file.get_slice("flow")[number].float()
 
 
-def fingerprint(path: Path, settings: ClipSettings, flow_model: str) -> str:
+def fingerprint(path: Path | Frames, settings: ClipSettings, flow_model: str) -> str:
     """Name of a clip's cache file: a hash of the file's content (a folder: of all its files), settings, flow model."""
     digest = hashlib.sha256(json.dumps([settings.to_dict(), flow_model], sort_keys=True).encode())
+    if isinstance(path, Frames):
+        digest.update(path.video.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
             with file.open("rb") as content:
@@ -61,14 +64,14 @@ def fingerprint(path: Path, settings: ClipSettings, flow_model: str) -> str:
 
 
 def cached_flows(
-    clips: Sequence[Path],
+    clips: Sequence[Path | Frames],
     cache: str | Path,
     flow_model: FlowModel,
     settings: ClipSettings | None = None,
     *,
     device: torch.device | str = "cpu",
     min_motion: float = 0.0,
-    on_clip: Callable[[int, int, Path], object] | None = None,
+    on_clip: Callable[[int, int, Path | Frames], object] | None = None,
 ) -> FlowClips:
     """Flows of all clips, from the cache or, where they are not there yet, extracted.
 
@@ -76,7 +79,7 @@ def cached_flows(
     moment, the next call goes on with the clip that was not finished.
 
     Args:
-        clips: from `find_clips`.
+        clips: from `find_clips`, or frames in memory.
         cache: a folder; made if need be.
         flow_model: on `device`.
         min_motion: clips whose pixels move less than this on the mean, in sides of the frame per pair, are skipped too:
@@ -91,6 +94,7 @@ def cached_flows(
     cache.mkdir(parents=True, exist_ok=True)
     found = FlowClips()
     for number, clip in enumerate(clips, start=1):
+        label = clip.name if isinstance(clip, Frames) else str(clip)
         try:
             name = fingerprint(clip, settings, flow_model.name)
             file = cache / f"{name}.safetensors"
@@ -98,11 +102,11 @@ def cached_flows(
                 flow = clip_flow(clip, flow_model, settings, seed=int(name[:12], 16), device=device)
                 write_safetensors({"flow": flow.half()}, file, {"flow_model": flow_model.name})
             if min_motion > 0:
-                _check_motion(clip, file, min_motion)
+                _check_motion(clip.name, file, min_motion)
         except ValueError as error:
-            found.skipped[str(clip)] = str(error)
+            found.skipped[label] = str(error)
         else:
-            found.names.append(str(clip))
+            found.names.append(label)
             found.files.append(file)
         if on_clip is not None:
             on_clip(number, len(clips), clip)
@@ -114,18 +118,11 @@ def cached_flows(
 
 @torch.no_grad()
 def clip_flow(
-    clip: Path, flow_model: FlowModel, settings: ClipSettings, *, seed: int, device: torch.device | str = "cpu",
-) -> Tensor:
-    """Flows (P, 2, grid, grid) of one clip, in px of the grid."""
-    return frames_flow(read_clip(clip, settings), clip.name, flow_model, settings, seed=seed, device=device)
-
-
-@torch.no_grad()
-def frames_flow(
-    video: Tensor, name: str, flow_model: FlowModel, settings: ClipSettings, *, seed: int,
+    clip: Path | Frames, flow_model: FlowModel, settings: ClipSettings, *, seed: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """The same of frames (T, 3, size, size) that have been read; `name` is for messages."""
+    """Flows (P, 2, grid, grid) of one clip, in px of the grid."""
+    video = read_clip(clip, settings)
     if settings.recompress:
         generator = torch.Generator().manual_seed(seed)
         video = compressed(video, int(torch.randint(*QUALITIES, (), generator=generator)))
@@ -136,16 +133,16 @@ def frames_flow(
     size = (settings.grid, settings.grid)
     flow = F.interpolate(flow, size=size, mode="bilinear", antialias=True) * (settings.grid / settings.size)
     if not torch.isfinite(flow).all():
-        raise ValueError(f"clip {name}: its flow is not finite. Leave it out.")
+        raise ValueError(f"clip {clip.name}: its flow is not finite. Leave it out.")
     return flow
 
 
-def _check_motion(clip: Path, file: Path, least: float) -> None:
+def _check_motion(clip: str, file: Path, least: float) -> None:
     with safe_open(file, framework="pt") as content:
         flow = content.get_tensor("flow").float()
     motion = flow.norm(dim=1).mean().item() / flow.shape[-1]
     if motion < least:
-        raise ValueError(f"clip {clip.name} does not move ({motion:.1e} of the frame). Left out on either side.")
+        raise ValueError(f"clip {clip} does not move ({motion:.1e} of the frame). Left out on either side.")
 
 
 def _is_whole(file: Path) -> bool:

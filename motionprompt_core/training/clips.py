@@ -20,6 +20,14 @@ FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
+class Frames:
+    """A clip in memory at the frame rate wanted, (T, 3, H, W) in [0, 1]; `name` is for messages."""
+
+    name: str
+    video: Tensor
+
+
+@dataclass(frozen=True)
 class ClipSettings:
     """How clips are read, and which pairs of frames are looked at; the same for real and generated clips.
 
@@ -102,19 +110,22 @@ def _is_still(path: Path) -> bool:
         return suffix != ".webp"
 
 
-def read_clip(path: str | Path, settings: ClipSettings) -> Tensor:
-    """Frames (T, 3, size, size) in [0, 1] of a video or a folder of images, T at most `max_frames`.
+def read_clip(clip: str | Path | Frames, settings: ClipSettings) -> Tensor:
+    """Frames (T, 3, size, size) in [0, 1] of a video, a folder of images or frames, T at most `max_frames`.
 
     Raises:
         ValueError: it cannot be decoded, or has too few frames for the smallest gap.
     """
-    path = Path(path)
-    rate = settings.folder_fps if path.is_dir() else frame_rate(path)
-    step = max(1, round(rate / settings.fps))
-    video, _ = read_video(path, length=settings.max_frames, step=step, size=settings.size)
+    if isinstance(clip, Frames):
+        name, rate, step, video = clip.name, settings.fps, 1, clip.video[: settings.max_frames].float()
+    else:
+        path = Path(clip)
+        name, rate = path.name, settings.folder_fps if path.is_dir() else frame_rate(path)
+        step = max(1, round(rate / settings.fps))
+        video, _ = read_video(path, length=settings.max_frames, step=step, size=settings.size)
     if len(video) <= min(settings.gaps):
         raise ValueError(
-            f"clip {path.name} has {len(video)} frame(s) at {rate / step:.3g} frames a second, expected at least "
+            f"clip {name} has {len(video)} frame(s) at {rate / step:.3g} frames a second, expected at least "
             f"{min(settings.gaps) + 1}. Leave it out, or raise fps."
         )
     return to_square(without_borders(video), settings.size)

@@ -15,18 +15,10 @@ from ..discriminator import DiscriminatorConfig, FlowDiscriminator, load_discrim
 from ..flow import FlowModel, available_flow_models, load_flow_model
 from .cache import STILL, FlowClips, cached_flows
 from .clips import ClipSettings, find_clips
-from .discriminator import judge_clips, train_discriminator
+from .discriminator import ROBUST, SIZES, judge_clips, train_discriminator
 from .state import EpochResult
 
 CACHE = Path("output/flow_cache")
-# What keeps a network from telling clips by anything but their motion, see `train_discriminator`.
-ROBUST = {"blur": 1.5, "noise": 0.1, "still_share": 0.04, "label_smoothing": 0.1}
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {},  # 0.9 M parameters
-    "medium": {"embed_dim": 192, "depth": 12, "num_heads": 3, "mlp_hidden": 192},  # ViT-Ti, 5.5 M
-    "large": {"backbone": "vit_small_patch16_224", "img_size": 224, "embed_dim": 384, "depth": 12, "num_heads": 6,
-             "mlp_hidden": 384},  # ViT-S, 22 M
-}
 
 
 def add_to(commands: Any) -> None:

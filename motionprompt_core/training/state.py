@@ -12,7 +12,7 @@ import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
-from ..discriminator import FlowDiscriminator
+from ..discriminator import DiscriminatorConfig, FlowDiscriminator
 from ..files import read_safetensors, write_safetensors
 
 
@@ -108,3 +108,14 @@ class TrainingState:
         groups = zip(self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
         for group, lr, factor in groups:
             group["lr"] = lr * factor(steps)
+
+
+def best_so_far(path: str | Path, config: DiscriminatorConfig) -> tuple[FlowDiscriminator, EpochResult] | None:
+    """The best network, frozen, and its epoch of a training that was stopped; None if it ended no epoch."""
+    if not Path(path).is_file():
+        return None
+    tensors, header = read_safetensors(path, "checkpoint of a training")
+    model = FlowDiscriminator(config)
+    model.load_state_dict({key.removeprefix("best."): t for key, t in tensors.items() if key.startswith("best.")})
+    history = [EpochResult(**values) for values in json.loads(header["history"])]
+    return model.requires_grad_(False).eval(), min(history, key=lambda epoch: epoch.val_loss)

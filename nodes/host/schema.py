@@ -15,6 +15,7 @@ CATEGORY = "MotionPrompt"
 
 FlowModelType = io.Custom("MOTIONPROMPT_FLOW")
 DiscriminatorType = io.Custom("MOTIONPROMPT_DISCRIMINATOR")
+DatasetType = io.Custom("MOTIONPROMPT_FLOWS")
 ReportType = io.Custom("MOTIONPROMPT_REPORT")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,8 @@ from motionprompt_core.__main__ import main
 from motionprompt_core.discriminator import DiscriminatorConfig, load_discriminator
 from motionprompt_core.flow import GradientFlow
 from motionprompt_core.training import ClipSettings, cached_flows, find_clips, read_clip, train_discriminator
-from motionprompt_core.training.clips import without_borders
+from motionprompt_core.training.cache import STILL
+from motionprompt_core.training.clips import Frames, compressed, without_borders
 from motionprompt_core.video import write_video
 
 SETTINGS = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)
@@ -158,3 +161,57 @@ def test_a_mistake_is_one_line_that_says_what_to_do(sides, capsys):
     arguments = ["--generated", str(sides / "generated"), "--out", str(sides / "d.safetensors")]
     assert main(["train-discriminator", "--real", str(sides / "nothing"), *arguments]) == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_compression_makes_less_difference_than_it_did():
+    """The same clip, once coarsely compressed: recompressing both brings them nearer to each other."""
+    clip = drifting(4, 1)
+    fine_grain = torch.rand(clip.shape, generator=torch.Generator().manual_seed(0)) * 0.2
+    sharp = (clip + fine_grain).clamp(0, 1)
+    coarse = compressed(sharp, 15)
+    before = (sharp - coarse).abs().mean()
+    after = (compressed(sharp, 50) - compressed(coarse, 50)).abs().mean()
+    assert after < before
+
+
+def test_clips_that_do_not_move_are_left_out_of_a_training_but_can_be_judged(tmp_path):
+    write_video(drifting(6, 1), tmp_path / "moving.mp4")
+    write_video(drifting(1, 0).expand(6, -1, -1, -1), tmp_path / "still.mp4")
+    clips = find_clips(tmp_path)
+    found = cached_flows(clips, tmp_path / "cache", GradientFlow(), SETTINGS, min_motion=STILL)
+    assert [Path(name).name for name in found.names] == ["moving.mp4"]
+    assert "does not move" in found.skipped[str(tmp_path / "still.mp4")]
+    assert len(cached_flows(clips, tmp_path / "cache", GradientFlow(), SETTINGS)) == 2
+
+
+def test_frames_in_memory_are_clips_like_files(tmp_path):
+    clips = [Frames("one", drifting(6, 1, size=80)), Frames("two", drifting(6, 2)), Frames("short", drifting(1, 1))]
+    found = cached_flows(clips, tmp_path, GradientFlow(), SETTINGS)
+    assert found.names == ["one", "two"] and list(found.skipped) == ["short"]
+    assert found[0].shape == (3, 2, 32, 32)
+    assert cached_flows(clips[:1], tmp_path, GradientFlow(), SETTINGS).files == found.files[:1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
+def test_a_full_disk_is_named_and_what_was_finished_is_kept(tmp_path):
+    """A file-size limit stands in for the full disk: the system refuses to write on, as it does there."""
+    for number, gap in enumerate((1, 2)):
+        write_video(drifting(8, gap), tmp_path / "in" / f"{number}.mp4")
+    script = f"""
+import resource, sys
+from pathlib import Path
+from motionprompt_core.flow import GradientFlow
+from motionprompt_core.training import ClipSettings, cached_flows, find_clips
+clips = find_clips({str(tmp_path / "in")!r})
+settings = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)
+cached_flows(clips[:1], {str(tmp_path / "cache")!r}, GradientFlow(), settings)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    cached_flows(clips, {str(tmp_path / "cache")!r}, GradientFlow(), settings)
+except OSError as error:
+    print(error)
+"""
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=300)
+    assert "could not be written" in result.stdout and "disk full" in result.stdout, result.stderr
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]  # one, whole, no leftovers

@@ -1,0 +1,124 @@
+"""What the training nodes need of ComfyUI: folders that may be read, progress, where things are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.utils
+import folder_paths
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .folders import FOLDER
+from .gradients import check_interrupt
+
+KEPT = Path("motionprompt")
+
+
+def readable_folder(name: str, what: str) -> Path:
+    """The folder of clips that an artist named: inside input or output, or a full path inside those or models.
+
+    ComfyUI may be shared, so nothing else can be read through a node.
+
+    Raises:
+        ValueError: it is elsewhere.
+        FileNotFoundError: it does not exist.
+    """
+    text = name.strip().strip('"')
+    roots = [folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.models_dir]
+    paths = [text] if os.path.isabs(text) else [os.path.join(root, text) for root in roots[:2]]
+    allowed = [path for path in map(os.path.abspath, paths) if any(_inside(path, root) for root in roots)]
+    if not allowed:
+        raise ValueError(
+            f"{what}: {text!r} is outside of ComfyUI's input, output and models folders. Put the clips into "
+            f"{roots[0]} and give the folder's name there."
+        )
+    for path in allowed:
+        if os.path.isdir(path):
+            return Path(path)
+    raise FileNotFoundError(
+        f"{what}: there is no folder {text!r} in ComfyUI's input or output folder (looked for {', '.join(allowed)}). "
+        "Put the clips there."
+    )
+
+
+def _inside(path: str, root: str) -> bool:
+    root = os.path.abspath(root)
+    try:
+        return os.path.commonpath((path, root)) == root
+    except ValueError:  # another drive
+        return False
+
+
+def flow_cache() -> Path:
+    return _kept("flow_cache")
+
+
+def capture_folder(name: str) -> Path:
+    """Where estimates are kept under a name.
+
+    Raises:
+        ValueError: the name is no plain one.
+    """
+    return _kept("captured") / plain_name(name, "capture")
+
+
+def training_state(name: str) -> Path:
+    return _kept("training") / f"{name}.safetensors"
+
+
+def _kept(name: str) -> Path:
+    return Path(folder_paths.get_output_directory()) / KEPT / name
+
+
+def plain_name(name: str, what: str) -> str:
+    """`name` if it can be a file's name in a folder of ours.
+
+    Raises:
+        ValueError: it is empty, or would leave the folder.
+    """
+    text = name.strip()
+    if not text or text.startswith(".") or any(character in text for character in '/\\:*?"<>|\0'):
+        raise ValueError(
+            f"{what}: {name!r} is no name for a file. Use letters, digits, spaces, - and _, without a folder."
+        )
+    return text
+
+
+def new_model_file(name: str, overwrite: bool) -> Path:
+    """Path in models/motionprompt for a discriminator; a number is added to a name that is taken."""
+    folder = Path(folder_paths.models_dir) / FOLDER
+    stem = plain_name(name, "filename").removesuffix(".safetensors")
+    path = folder / f"{stem}.safetensors"
+    number = 2
+    while path.exists() and not overwrite:
+        path = folder / f"{stem}_{number}.safetensors"
+        number += 1
+    return path
+
+
+class Progress:
+    """A node's progress bar with a picture under it; stops where the user pressed Cancel."""
+
+    def __init__(self, total: int, status: Callable[[str], None] | None = None):
+        self.bar = comfy.utils.ProgressBar(total)
+        self.total, self.status = total, status
+
+    def show(self, done: int, text: str = "", picture: Tensor | None = None) -> None:
+        """`picture` (H, W, 3) in [0, 1].
+
+        Raises:
+            InterruptProcessingException: the user pressed Cancel.
+        """
+        check_interrupt()
+        preview: Any = None
+        if picture is not None:
+            image = Image.fromarray((picture * 255).round().to(torch.uint8).numpy())
+            preview = ("JPEG", image, max(image.size))
+        self.bar.update_absolute(done, self.total, preview)
+        if text and self.status is not None:
+            self.status(text)
