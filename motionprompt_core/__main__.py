@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .training import commands
+from .evaluation import commands as evaluation
+from .evaluation import measure
+from .training import commands as training
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; a mistake of the user's ends with one line that says what to do, and with 2."""
     parser = argparse.ArgumentParser(prog="python -m motionprompt_core", description="MotionPrompt without ComfyUI.")
-    commands.add_to(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for family in (training, evaluation, measure):
+        family.add_to(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +59,28 @@ class TemporalMetrics:
         return asdict(self)
 
 
+class MeasuredVideo(NamedTuple):
+    """The metrics of one video, and how two of them run along it.
+
+    Attributes:
+        metrics: the numbers.
+        change: mean absolute difference of each frame to the next, (T - 1,), 0..1; temporal flickering is 1 - its mean.
+        speed: speed of the fastest 5 % of pixels from each frame to the next, (T - 1,), px a frame.
+    """
+
+    metrics: TemporalMetrics
+    change: list[float]
+    speed: list[float]
+
+
 def evaluate_video(
+        frames: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator | None = None, **options: Any
+) -> TemporalMetrics:
+    """The metrics of one video; see `measure_video`."""
+    return measure_video(frames, flow_model, discriminator, **options).metrics
+
+
+def measure_video(
         frames: Tensor,
         flow_model: FlowModel,
         discriminator: FlowDiscriminator | None = None,
@@ -67,8 +88,8 @@ def evaluate_video(
         fps: float = 8.0,
         gap: int = 1,
         batch: int = 8,
-) -> TemporalMetrics:
-    """Measure one video.
+) -> MeasuredVideo:
+    """Measure one video. Each flow is estimated once: forward, backward, and across the frames left out.
 
     Args:
         frames: (T, 3, H, W) or (T, H, W, 3), RGB in [0, 1], T at least 3.
@@ -85,14 +106,15 @@ def evaluate_video(
     raw = video_flow(video, flow_model, batch=batch)
     forward = on_source_grid(raw, flow_model)
     backward = on_source_grid(video_flow(video.flip(0), flow_model, batch=batch), flow_model).flip(0)
-    speed = top_speed(raw).mean().item()
+    speeds, changes = top_speed(raw), frame_changes(video)
+    speed = speeds.mean().item()
     error, consistency = warping_error(video, forward, backward)
     score = None
     if discriminator is not None:
         pairs = raw if gap == 1 else video_flow(video, flow_model, gap=gap, batch=batch)
         score = flow_score(pairs, flow_model, discriminator, batch=batch)
-    return TemporalMetrics(
-        temporal_flickering=temporal_flickering(video),
+    metrics = TemporalMetrics(
+        temporal_flickering=1 - changes.mean().item(),
         motion_smoothness=motion_smoothness(video, flow_model, batch=batch),
         dynamic_degree=float(
             _moves(raw, video) if _sampling(fps) == 1 else dynamic_degree(video, flow_model, fps=fps, batch=batch)
@@ -107,6 +129,7 @@ def evaluate_video(
         flow_model=flow_model.name,
         frames=len(video),
     )
+    return MeasuredVideo(metrics, changes.tolist(), speeds.tolist())
 
 
 def as_video(frames: Tensor, at_least: int = 2) -> Tensor:
@@ -151,8 +174,13 @@ def temporal_flickering(frames: Tensor) -> float:
 
     1 for a frozen video. VBench means it for static scenes; any motion lowers it.
     """
-    pixels = (as_video(frames) * 255).round()
-    return 1 - (pixels[1:] - pixels[:-1]).abs().mean().item() / 255
+    return 1 - frame_changes(as_video(frames)).mean().item()
+
+
+def frame_changes(video: Tensor) -> Tensor:
+    """Mean absolute difference of each 8-bit frame of (T, 3, H, W) to the next, / 255: (T - 1,)."""
+    pixels = (video * 255).round()
+    return (pixels[1:] - pixels[:-1]).abs().flatten(1).mean(1) / 255
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from .dataset import FlowDatasetNode
 from .demo import LoadDemoVideoModel
 from .host.folders import register
 from .loaders import LoadFlowDiscriminator, LoadOpticalFlowModel
+from .metrics import TemporalMetrics
 from .report import MotionPromptReport
 from .sampler import ApplyMotionPrompt, MotionPromptKSampler
 from .training import SaveFlowDiscriminator, TrainFlowDiscriminator
@@ -28,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     FlowDatasetNode,
     TrainFlowDiscriminator,
     SaveFlowDiscriminator,
+    TemporalMetrics,
 ]
 
 register()

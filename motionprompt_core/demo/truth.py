@@ -27,6 +27,7 @@ class Reading:
         jitter: root mean square distance of the sprite's centre from a straight path at constant speed, px.
         area_variation: standard deviation of the sprite's area over its mean.
         permanence: share of frames in which one sprite of steady size, colour and shape is there.
+        exposure: standard deviation of the ground's brightness over its mean; 0 for a steady exposure.
     """
 
     colour: str
@@ -37,6 +38,7 @@ class Reading:
     jitter: float
     area_variation: float
     permanence: float
+    exposure: float
 
     def matches(self, clip: world.Clip) -> dict[str, bool]:
         return {key: getattr(self, key) == getattr(clip, key) for key in ("colour", "ground", "shape", "direction")}
@@ -124,6 +126,8 @@ def read(video: Tensor) -> Reading:
         (name for name in world.DIRECTIONS if name != "still"),
         key=lambda name: float(velocity @ torch.tensor(world.DIRECTIONS[name])),
     )
+    brightness = torch.stack([frame.mean(dim=0)[~mask].mean() if not mask.all() else frame.mean()
+                              for frame, mask in zip(video, masks, strict=True)])
     shape, colour = max(set(shapes), key=shapes.count), max(set(colours), key=colours.count)
     steady = (area / area.median().clamp(min=1)).log().abs() < math.log(1.5)
     there = [bool(s) and c == colour and n == shape and f > 0.6
@@ -133,4 +137,5 @@ def read(video: Tensor) -> Reading:
         jitter=float(residual.square().sum(dim=1).mean().sqrt()),
         area_variation=float(area.std() / area.mean().clamp(min=1)),
         permanence=sum(there) / len(there),
+        exposure=float(brightness.std() / brightness.mean().clamp(min=1e-3)),
     )

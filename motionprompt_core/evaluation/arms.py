@@ -1,0 +1,82 @@
+"""What is compared: ways to make one video from a prompt and a seed with the demo model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..demo.checkpoint import DemoWeights
+from ..demo.pipeline import DemoPipeline
+from ..discriminator import FlowDiscriminator
+from ..flow import FlowModel
+from ..settings import GuidanceSettings
+
+
+@dataclass
+class Networks:
+    """The demo model, and what guides and judges it.
+
+    Attributes:
+        steps: DDIM steps of a plain video.
+        others: further discriminators by name, see `Arm.discriminator`.
+    """
+
+    weights: DemoWeights
+    flow: FlowModel
+    discriminator: FlowDiscriminator
+    steps: int = 20
+    others: Mapping[str, FlowDiscriminator] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to make the video.
+
+    Attributes:
+        name: unique within a suite. about: what it is, for the report.
+        guided: MotionPrompt's learnable tokens are in the prompt. learn: they are optimised.
+        settings: guidance settings that differ from the run's. words: initial words that differ from the run's.
+        suffix: words appended to the prompt.
+        placement: where learnable tokens go.
+        discriminator: name in `Networks.others`; empty for the run's own.
+        pipeline, options: another sampler, a subclass of `DemoPipeline`, and its fields.
+        step_factor: sampling steps in units of the run's.
+    """
+
+    name: str
+    about: str
+    guided: bool = True
+    learn: bool = True
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    words: str = ""
+    suffix: str = ""
+    placement: Literal["end", "front"] = "end"
+    discriminator: str = ""
+    pipeline: type[DemoPipeline] = DemoPipeline
+    options: Mapping[str, Any] = field(default_factory=dict)
+    step_factor: float = 1.0
+
+    def sample(self, networks: Networks, prompt: str, seed: int, settings: GuidanceSettings, words: str) -> Tensor:
+        """The video, (T, 3, H, W) in [0, 1]."""
+        judge = networks.others[self.discriminator] if self.discriminator else networks.discriminator
+        pipeline = self.pipeline(
+            networks.weights, networks.flow, judge, steps=max(1, round(networks.steps * self.step_factor)),
+            placement=self.placement, **self.options,
+        )
+        prompt = f"{prompt} {self.suffix}".strip()
+        if not self.guided:
+            return pipeline.sample(prompt, seed)[0]
+        changed = GuidanceSettings.from_dict({**settings.to_dict(), **self.settings})
+        return pipeline.sample(prompt, seed, changed, self.words or words, learn=self.learn)[0]
+
+
+PLAIN = Arm("plain", "the prompt as it is", guided=False)
+MOTIONPROMPT = Arm("motionprompt", "MotionPrompt with the run's settings")
+UNOPTIMISED = Arm("unoptimised", "the same tokens at the same steps, never optimised", learn=False)
+
+
+def fixed_word(word: str) -> Arm:
+    return Arm("fixed word", f'"{word}" at the end of the prompt', guided=False, suffix=word)

@@ -1,0 +1,115 @@
+"""From lines to a summary: means, paired differences with intervals, costs, and the paper's findings beside ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import fmean, pstdev
+from typing import Any
+
+from ..statistics import paired_bootstrap
+from .arms import Arm
+from .suites import FINDINGS
+
+# metric -> +1 if higher is better, -1 if lower is, 0 if it should merely stay
+QUALITY = {
+    "coherence": 1, "temporal_flickering": 1, "motion_smoothness": 1, "warping_error": -1, "flow_consistency": 1,
+    "flow_acceleration": -1, "jitter": -1, "pulsation": -1, "exposure": -1, "permanence": 1, "discriminator_score": 1,
+}
+KEPT = {"dynamic_degree": 0, "flow_magnitude": 0, "sharpness": 0, "colour": 0, "ground": 0, "shape": 0, "direction": 0}
+METRICS = {**QUALITY, **KEPT}
+# What `coherence` is the mean of, each in standard deviations of the plain videos, signed so that more is better.
+COHERENCE = ("temporal_flickering", "motion_smoothness", "warping_error", "permanence")
+
+Table = dict[str, dict[int, dict[str, Any]]]
+
+
+def by_arm(rows: list[dict[str, Any]]) -> tuple[Table, dict[str, dict[str, float]], list[int]]:
+    """Videos by arm and seed, costs by arm, and the seeds that every arm has."""
+    videos: Table = {}
+    costs = {row["arm"]: row for row in rows if row["seed"] is None}
+    for row in rows:
+        if row["seed"] is not None:
+            videos.setdefault(row["arm"], {})[row["seed"]] = dict(row)
+    seeds = sorted(set.intersection(*(set(found) for found in videos.values()))) if videos else []
+    return videos, costs, seeds
+
+
+def add_coherence(videos: Table, seeds: list[int]) -> None:
+    """Adds `coherence`: how much calmer and steadier than the plain videos are on average, in their deviations."""
+    scales = {}
+    for metric in COHERENCE:
+        values = [videos["plain"][seed][metric] for seed in seeds]
+        scales[metric] = fmean(values), pstdev(values)
+    used = [metric for metric in COHERENCE if scales[metric][1] > 0]
+    for found in videos.values():
+        for seed in seeds:
+            parts = [METRICS[m] * (found[seed][m] - scales[m][0]) / scales[m][1] for m in used]
+            found[seed]["coherence"] = fmean(parts) if parts else 0.0
+
+
+def difference(videos: Table, seeds: list[int], arm: str, against: str, metric: str) -> dict[str, Any]:
+    first, second = ([videos[name][seed][metric] for seed in seeds] for name in (arm, against))
+    result = paired_bootstrap(first, second)
+    return {"arm": arm, "against": against, "metric": metric, **result._asdict(), "seeds": len(seeds)}
+
+
+def summarise(rows: list[dict[str, Any]], arms: list[Arm], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary that `report` draws; only seeds that every arm has count.
+
+    Raises:
+        ValueError: there are fewer than two such seeds.
+    """
+    videos, costs, seeds = by_arm(rows)
+    if len(seeds) < 2:
+        raise ValueError(f"summary: {len(seeds)} seed(s) have a video of every arm, but an interval needs at least 2.")
+    add_coherence(videos, seeds)
+    names = [arm.name for arm in arms]
+    pairs = [(name, "plain") for name in names if name != "plain"]
+    pairs += [("motionprompt", name) for name in names if name not in ("plain", "motionprompt")]
+    differences = [difference(videos, seeds, a, b, metric) for a, b in pairs for metric in METRICS]
+    table = {}
+    for arm in arms:
+        found = videos[arm.name]
+        table[arm.name] = {
+            "about": arm.about,
+            "means": {metric: fmean(found[seed][metric] for seed in seeds) for metric in METRICS},
+            "frozen": sum(bool(found[seed]["frozen"]) for seed in seeds),
+            **_cost(arm.name, videos, costs, seeds),
+        }
+    return {
+        "suite": config["suite"], "config": dict(config), "seeds": len(seeds), "first_seed": seeds[0],
+        "arms": table, "differences": differences,
+        "findings": _findings(videos, seeds) if config["suite"] == "paper" else [],
+    }
+
+
+def _cost(arm: str, videos: Table, costs: dict[str, dict[str, float]], seeds: list[int]) -> dict[str, Any]:
+    """Ratios to the plain video. Time is the processor's: other programs on the machine do not count."""
+    def seconds(name: str) -> float:
+        return sorted(videos[name][seed]["cpu_seconds"] for seed in seeds)[len(seeds) // 2]
+
+    found: dict[str, Any] = {"cpu_seconds": seconds(arm), "time_ratio": seconds(arm) / seconds("plain")}
+    if arm in costs and "plain" in costs:
+        for key in ("flops", "memory"):
+            found[key], found[f"{key}_ratio"] = costs[arm][key], costs[arm][key] / costs["plain"][key]
+    return found
+
+
+def _findings(videos: Table, seeds: list[int]) -> list[dict[str, Any]]:
+    found = []
+    for finding in FINDINGS:
+        if finding.arm in videos and finding.against in videos:
+            ours = difference(videos, seeds, finding.arm, finding.against, finding.metric)
+            found.append({**ours, "text": finding.text, "sign": finding.sign, "paper": finding.paper,
+                          "verdict": verdict(finding.sign, ours["low"], ours["high"])})
+    return found
+
+
+def verdict(sign: int, low: float, high: float) -> str:
+    """Whether an interval bears a finding out."""
+    if sign == 0:
+        return "reproduced" if low <= 0 <= high else "not reproduced"
+    if low <= 0 <= high:
+        return "undecided"
+    return "reproduced" if math.copysign(1, low) == sign else "not reproduced"

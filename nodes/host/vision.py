@@ -1,0 +1,36 @@
+"""Networks that look at pictures, for the metrics: ComfyUI's CLIP vision, and DINO if its weights are there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+from torch import Tensor
+
+from ...motionprompt_core.consistency import DINO, Embedder, ImageEmbedder
+from . import folders
+from .models import ManagedModel
+
+DINO_FILE = f"{DINO}.safetensors"
+
+
+def frames_on_device(images: Tensor) -> Tensor:
+    """An IMAGE batch (T, H, W, 3) where the networks are, without an alpha channel."""
+    return images[..., :3].to(comfy.model_management.get_torch_device())
+
+
+def dino_embedder() -> ManagedModel | None:
+    """DINO ViT-B/16 from models/motionprompt; None if it is not there."""
+    if DINO_FILE not in folders.weight_files():
+        return None
+    return ManagedModel(ImageEmbedder(DINO, folders.find(DINO_FILE)))
+
+
+def vision_embedder(clip_vision: Any) -> Embedder:
+    """ComfyUI's CLIP_VISION as frames (T, 3, H, W) -> features (T, D)."""
+
+    def embed(frames: Tensor) -> Tensor:
+        output = clip_vision.encode_image(frames.movedim(1, -1))
+        return output["image_embeds"].float()
+
+    return embed

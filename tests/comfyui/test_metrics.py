@@ -1,0 +1,64 @@
+"""Temporal Metrics: the numbers of the command line, in the graph."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from motionprompt_core.__main__ import main
+from motionprompt_core.flow import gaussian_blur
+from motionprompt_core.video import read_video, write_video
+
+
+@pytest.fixture(scope="module")
+def flow_model(comfy):
+    return comfy.run("MotionPromptLoadOpticalFlow", name="gradient")[0]
+
+
+@pytest.fixture(scope="module")
+def video() -> torch.Tensor:
+    """A texture that glides by a pixel a frame, as an IMAGE batch (T, H, W, 3) of 8-bit values."""
+    wide = gaussian_blur(torch.randn(1, 3, 64, 72, generator=torch.Generator().manual_seed(0)), 2.5)
+    frames = torch.cat([torch.sigmoid(3 * wide)[..., 8 - t : 72 - t] for t in range(6)])
+    return ((frames * 255).round() / 255).movedim(1, -1)
+
+
+def test_node_and_command_agree(comfy, flow_model, video, tmp_path, capsys):
+    calm, dark = video, video * torch.tensor([1, 0.7] * 3).view(-1, 1, 1, 1)
+    files = []
+    for name, frames in (("a.png", calm), ("b.png", dark)):
+        write_video(frames, tmp_path / name, fps=8)
+        files.append(str(tmp_path / name))
+    assert main(["metrics", *files, "--flow-model", "gradient", "--json"]) == 0
+    command = json.loads(capsys.readouterr().out)
+    images = [read_video(file)[0].movedim(1, -1) for file in files]
+    table, plot, text = comfy.run(
+        "MotionPromptTemporalMetrics", images=images[1], compare_with=images[0], flow_model=flow_model, fps=8.0
+    )
+    node = json.loads(text)
+    assert node["differences"] == command["differences"]
+    for ours, theirs in zip(node["videos"], command["videos"], strict=True):
+        assert {**ours, "name": ""} == {**theirs, "name": ""}
+    assert node["differences"][0]["temporal_flickering"] < -0.02  # the flicker that was put in
+    assert "temporal_flickering" in table and "images - compare_with" in table
+    assert plot.ndim == 4 and plot.shape[-1] == 3 and 0 <= plot.min() < plot.max() <= 1
+
+
+def test_the_same_video_twice_differs_by_zero_and_a_still_one_is_flagged(comfy, flow_model, video):
+    _, _, text = comfy.run(
+        "MotionPromptTemporalMetrics", images=video, compare_with=video, flow_model=flow_model, fps=8.0
+    )
+    assert not any(json.loads(text)["differences"][0].values())
+    table, _, _ = comfy.run(
+        "MotionPromptTemporalMetrics", images=video[:1].expand(6, -1, -1, -1), flow_model=flow_model, fps=8.0
+    )
+    assert "NO MOTION" in table
+
+
+def test_a_picture_is_no_video(comfy, flow_model, video):
+    with pytest.raises(ValueError, match="compare_with has 1 frame.*at least 3"):
+        comfy.run(
+            "MotionPromptTemporalMetrics", images=video, compare_with=video[:1], flow_model=flow_model, fps=8.0
+        )
