@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .autograd import backward_scaled
+from .decoding import Decoder, count_frames, decode_frames
 from .losses import adversarial_loss, embedding_regulariser, motion_floor, total_variation
 from .report import FlowSample, IterationReport, StepReport
 from .settings import GuidanceSettings
@@ -38,9 +39,9 @@ class GuidedModel:
 
     Attributes:
         encode: rows T per text encoder -> conditioning, of any type, differentiable in T.
-        predict_x0: conditioning -> clean latents (F, C, h, w) of the F frames, differentiable in the conditioning.
+        predict_x0: conditioning -> clean latents (F, C, h, w) of the video, differentiable in the conditioning.
         decode: some frames' latents (N, C, h, w) -> pictures (N, 3, H, W), nominally in [0, 1] but not clamped (a
-            clamp would stop the gradient).
+            clamp would stop the gradient); a `VideoDecoder` where one latent stands for several frames.
         flow: pictures a, b (B, 3, H, W) -> motion from a to b (B, 2, H, W) in pixels.
         discriminator: flow (B, 2, H, W) -> logits (B,), positive for the motion of real videos; None to go without.
         mix: clean latents from the prompt alone -> mixed with the negative prompt's (CFG); None to take them as they
@@ -51,7 +52,7 @@ class GuidedModel:
 
     encode: Callable[[Mapping[str, Tensor]], Any]
     predict_x0: Callable[[Any], Tensor]
-    decode: Callable[[Tensor], Tensor]
+    decode: Decoder
     flow: Callable[[Tensor, Tensor], Tensor]
     discriminator: Callable[[Tensor], Tensor] | None = None
     mix: Callable[[Tensor], Tensor] | None = None
@@ -97,10 +98,10 @@ def motion_loss(
     """The part of the loss that looks at the video (paper: L_disc and L_TV).
 
     Args:
-        x0: clean latents (F, C, h, w). pairs: which frames to look at.
+        x0: clean latents (F, C, h, w). pairs: which frames to look at, of those that the latents decode to.
         unguided: the same from the tokens as they began, whose motion `preserve_motion` keeps.
     """
-    frames = model.decode(x0[[frame for pair in pairs for frame in pair]])
+    frames = decode_frames(model.decode, x0, [frame for pair in pairs for frame in pair])
     model.check()
     a, b = frames[0::2], frames[1::2]
     flow = model.flow(a, b)
@@ -118,7 +119,7 @@ def motion_loss(
     floor = None
     if unguided is not None and settings.preserve_motion > 0:
         with torch.no_grad():
-            still = model.decode(unguided[[frame for pair in pairs for frame in pair]])
+            still = decode_frames(model.decode, unguided, [frame for pair in pairs for frame in pair])
             reference = model.flow(still[0::2], still[1::2])
         model.check()
         floor = motion_floor(flow, reference)
@@ -196,7 +197,7 @@ class PromptOptimiser:
         model.check()
         x0 = model.predict_x0(cond)
         model.check()
-        pairs = pairs or draw_pairs(len(x0), self.settings, self.generator)
+        pairs = pairs or draw_pairs(count_frames(model.decode, x0), self.settings, self.generator)
 
         # The backward pass stops at x0 and goes on from there: the decoder's and the flow's memory is free again
         # when the
@@ -271,7 +272,7 @@ class PromptOptimiser:
         x0 = model.predict_x0(model.encode(self.tokens.rows))
         model.check()
         x0 = x0 if model.mix is None else model.mix(x0)
-        frames = model.decode(x0[list(pair)])
+        frames = decode_frames(model.decode, x0, list(pair))
         model.check()
         return FlowSample(step, pair, before, model.flow(frames[:1], frames[1:])[0].float().cpu())
 

@@ -61,7 +61,12 @@ class MotionPromptKSampler(io.ComfyNode):
                 ),
                 make(io.Conditioning.Input, "positive", tooltip="From MotionPrompt Conditioning."),
                 make(io.Conditioning.Input, "negative", tooltip="What should not be in the video."),
-                make(io.Latent.Input, "latent_image", tooltip="The frames to denoise, as a batch: at least two."),
+                make(
+                    io.Latent.Input,
+                    "latent_image",
+                    tooltip="The frames to denoise, at least two: a batch, or an empty latent video for Wan and "
+                    "LTX-Video.",
+                ),
                 make(
                     io.Float.Input,
                     "denoise",

@@ -10,15 +10,17 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...motionprompt_core.decoding import count_frames
 from ...motionprompt_core.files import write_safetensors
 from ...motionprompt_core.training.clips import to_square
 from .checks import check_frames
-from .decode import check_vae
+from .decode import FrameDecoder, SliceDecoder, decoder_for
 from .models import ManagedModel
 
 KEY = "motionprompt_capture"
@@ -41,7 +43,8 @@ class FlowCapture:
     ):
         self.vae, self.flow, self.folder = vae, flow, folder
         self.start, self.end, self.pairs, self.gaps, self.grid = start, end, pairs, gaps, grid
-        self.kept: list[tuple[float, Tensor]] = []
+        self.decoder: FrameDecoder | SliceDecoder
+        self.kept: list[tuple[float, Tensor, list[int]]] = []
 
     def attach(self, model: Any) -> Any:
         """A clone of a MODEL whose samplings are captured; the video stays as it is."""
@@ -53,13 +56,14 @@ class FlowCapture:
 
     def _outer_sample(self, executor: Any, noise: Any, *args: Any, **kwargs: Any) -> Any:
         check_frames(noise)
-        if len(noise) <= min(self.gaps):
+        model = executor.class_obj.model_patcher.model
+        self.decoder = decoder_for(self.vae, model, noise)
+        frames = count_frames(self.decoder, self.decoder.frames_first(noise))
+        if frames <= min(self.gaps):
             raise ValueError(
-                f"Capture Flow Estimates: the video has {len(noise)} frames, and pairs {min(self.gaps)} apart need "
+                f"Capture Flow Estimates: the video has {frames} frames, and pairs {min(self.gaps)} apart need "
                 "more. Use a longer latent batch."
             )
-        model = executor.class_obj.model_patcher.model
-        check_vae(self.vae, model.latent_format)
         self.kept = []
         self.generator = torch.Generator().manual_seed(_number(noise))
         try:
@@ -77,9 +81,11 @@ class FlowCapture:
             step = int((schedule[:-1].cpu() - sigma).abs().argmin()) / (len(schedule) - 1)
             seen = any(sigma == other for other, _ in self.kept)  # second-order samplers look twice
             if self.start <= step < self.end and not seen:
-                estimate = args["conds_out"][0]
-                frames = [frame for pair in self._draw(len(estimate)) for frame in pair]
-                self.kept.append((sigma, estimate[frames].float().cpu()))
+                estimate = self.decoder.frames_first(args["conds_out"][0])
+                frames = [frame for pair in self._draw(count_frames(self.decoder, estimate)) for frame in pair]
+                if isinstance(self.decoder, FrameDecoder):  # a video VAE needs a frame's neighbours as well
+                    estimate, frames = estimate[frames], list(range(len(frames)))
+                self.kept.append((sigma, estimate.float().cpu(), frames))
         return args["conds_out"]
 
     def _draw(self, frames: int) -> list[tuple[int, int]]:
@@ -89,9 +95,9 @@ class FlowCapture:
     def _measure(self, model: Any, noise: Tensor) -> None:
         if not self.kept:
             return
-        pictures = [self.vae.decode(model.process_latent_out(latents)) for _, latents in self.kept]
+        pictures = [self._decode(model, latents, frames) for _, latents, frames in self.kept]
         network, flows, sigmas = self.flow.load(), [], []
-        for (sigma, _), frames in zip(self.kept, pictures, strict=True):
+        for (sigma, _, _), frames in zip(self.kept, pictures, strict=True):
             square = to_square(frames.movedim(-1, 1), min(frames.shape[1:3])).to(self.flow.patcher.load_device)
             flow = network(square[0::2], square[1::2]).cpu()
             scale = self.grid / flow.shape[-1]
@@ -101,6 +107,13 @@ class FlowCapture:
         name = hashlib.sha256(torch.cat(flows).numpy().tobytes()).hexdigest()[:32]
         tensors = {"flow": torch.cat(flows).half(), "sigma": torch.tensor(sigmas)}
         write_safetensors(tensors, self.folder / f"{name}.safetensors", {"flow_model": network.name})
+
+    def _decode(self, model: Any, latents: Tensor, frames: list[int]) -> Tensor:
+        """Pictures (N, H, W, 3) in [0, 1]."""
+        if isinstance(self.decoder, FrameDecoder):
+            return self.vae.decode(model.process_latent_out(latents))
+        comfy.model_management.load_model_gpu(self.vae.patcher)
+        return self.decoder(latents, frames).clamp(0, 1).movedim(1, -1)
 
 
 def _number(noise: Tensor) -> int:

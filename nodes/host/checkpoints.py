@@ -14,8 +14,7 @@ from typing import Any
 import comfy.ops
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
-from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
 
 # Where AnimateDiff-Evolved puts its GroupNorm over all frames (motion models v1 and v2).
 _GROUP_NORMS = (
@@ -69,19 +68,62 @@ class _Checkpoint:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
-        args = tuple(arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in args)
+        args = tuple(_copy(arg) for arg in args)
         seen = _World(self.block, args, kwargs)
-        first = True
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            nonlocal first
-            if first:
-                first = False
-                return self.forward(*args, **kwargs)
+        def again() -> None:
             with self.again(), seen.restored():
-                return self.forward(*(_shallow(arg) for arg in seen.filled(args)), **seen.keywords)
+                self.forward(*(_copy(_shallow(arg)) for arg in seen.filled(args)), **seen.keywords)
 
-        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        # Transformers change their input in place.
+        with _Recomputed(again).saved_tensors():
+            return self.forward(*(_copy(arg) for arg in args), **kwargs)
+
+
+class _Recomputed:
+    """What a block saves for the backward pass, made anew by running the block again when it is asked for.
+
+    `torch.utils.checkpoint` does so too, but keeps references while the block runs again, which are of no use where
+    layers go on to change those tensors in place.
+    """
+
+    def __init__(self, again: Callable[[], None]):
+        self.again = again
+        self.count = 0
+        self.found: dict[int, Tensor] = {}
+
+    def saved_tensors(self) -> Any:
+        return torch.autograd.graph.saved_tensors_hooks(self._number, self._tensor)
+
+    def _number(self, tensor: Tensor) -> Tensor | int:
+        if isinstance(tensor, nn.Parameter):
+            return tensor
+        self.count += 1
+        return self.count - 1
+
+    def _tensor(self, saved: Tensor | int) -> Tensor:
+        if isinstance(saved, Tensor):
+            return saved
+        if saved not in self.found:
+            self._run_again()
+        return self.found.pop(saved)
+
+    def _run_again(self) -> None:
+        made: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            if not isinstance(tensor, nn.Parameter):
+                made.append(tensor if tensor.is_leaf else tensor.detach().clone())
+            return tensor
+
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self.again()
+        if len(made) != self.count:
+            raise RuntimeError(
+                f"MotionPrompt: a block of the model saved {self.count} tensors, but {len(made)} when it was run "
+                "again. Set checkpointing to off."
+            )
+        self.found = dict(enumerate(made))
 
 
 class _World:
@@ -116,6 +158,10 @@ class _World:
 
 def _plain(layer: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in layer.__dict__.items() if not name.startswith("_") and name != "forward"}
+
+
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _shallow(value: Any) -> Any:

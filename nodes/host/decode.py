@@ -1,25 +1,34 @@
-"""Latents to pictures without clamping, so that the gradient survives where a picture is too bright or too dark."""
+"""Latents to pictures without clamping, so that the gradient survives where a picture is too bright or too dark.
+
+Image VAEs decode each frame for itself (AnimateDiff, the demo model). Video VAEs (Wan, LTX-Video) compress time: latent
+0 is the first frame, and each later latent holds the next `factor` frames, which only come out right beside their
+neighbours. Of these a short slice around the wanted frames is decoded.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...motionprompt_core.decoding import VideoDecoder
 
-class FrameDecoder:
-    """Decodes single frames with a ComfyUI VAE (or tiny autoencoder), differentiably.
+# Latents decoded before a wanted one; Frame Guidance (arXiv 2506.07177) decodes a frame from about four latents. One
+# after it as well where the decoder looks ahead.
+LATENTS_BEFORE = 3
+
+
+class _Pictures:
+    """A ComfyUI VAE's decoder, differentiable and without the clamp.
 
     Args:
         vae: ComfyUI's VAE. model: the BaseModel whose latents are decoded.
-
-    Raises:
-        ValueError: the VAE does not fit the model's latents.
     """
 
     def __init__(self, vae: Any, model: Any):
-        check_vae(vae, model.latent_format)
         self.vae = vae
         self.model = model
         # `process_output` maps the decoder's range to [0, 1] and clamps; both decoders and pixel models do it by a
@@ -29,25 +38,120 @@ class FrameDecoder:
         self.offset = low - 0.25 * self.slope
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """Frames (N, 3, H, W), nominally in [0, 1], of latents (N, C, h, w) as the model sees them."""
+        """Pictures, nominally in [0, 1], of latents as the model sees them."""
         raw = self.model.process_latent_out(latents).to(device=self.vae.device, dtype=self.vae.vae_dtype)
-        frames = self.vae.first_stage_model.decode(raw).float()
-        return (frames * self.slope + self.offset).to(latents.device)
+        pictures = self.vae.first_stage_model.decode(raw).float()
+        return (pictures * self.slope + self.offset).to(latents.device)
 
 
-def check_vae(vae: Any, latent_format: Any) -> None:
-    """Raise ValueError unless the VAE decodes single frames of these latents."""
+class FrameDecoder:
+    """Decodes single frames with an image VAE (or tiny autoencoder).
+
+    Args:
+        vae: ComfyUI's VAE. model: the BaseModel whose latents are decoded.
+    """
+
+    def __init__(self, vae: Any, model: Any):
+        self.decode = _Pictures(vae, model)
+
+    def frames_first(self, latents: Tensor) -> Tensor:
+        """The model's latents as the guidance wants them, (F, C, h, w)."""
+        return latents
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Frames (N, 3, H, W) of latents (N, C, h, w)."""
+        return self.decode(latents)
+
+    def memory(self, noise_shape: Any, pairs: int) -> float:
+        """Bytes that ComfyUI reckons for decoding the frames of some pairs."""
+        vae = self.decode.vae
+        return 2 * pairs * vae.memory_used_decode([1, *list(noise_shape)[1:]], vae.vae_dtype)
+
+
+class SliceDecoder(VideoDecoder):
+    """Decodes chosen frames with a video VAE, from short slices of the latents (1, C, T, h, w).
+
+    A slice begins `LATENTS_BEFORE` latents before the wanted one. The decoder takes a slice's first latent for the
+    video's first, so those frames differ from what the whole video shows; the wanted ones have context and hardly do.
+
+    Args:
+        vae, model: as for `FrameDecoder`. appended: number of latents at the end that are no frames of the video
+            (LTX-Video's keyframes).
+    """
+
+    def __init__(self, vae: Any, model: Any, appended: int = 0):
+        self.decode = _Pictures(vae, model)
+        self.factor = vae.upscale_ratio[0](2) - 1
+        self.appended = appended
+        # LTX-Video's decoder alone looks at later latents too, and says so.
+        causal = getattr(getattr(vae.first_stage_model, "decoder", None), "causal", True)
+        self.after = 0 if causal else 1
+
+    def frames_first(self, latents: Tensor) -> Tensor:
+        """The model's latents (1, C, T, h, w) as the guidance wants them, (T, C, h, w)."""
+        return latents[0, :, : latents.shape[2] - self.appended].movedim(1, 0)
+
+    def num_frames(self, num_latents: int) -> int:
+        return (num_latents - 1) * self.factor + 1
+
+    def slices(self, num_latents: int, frames: list[int]) -> list[tuple[int, int]]:
+        """First and last latent of the slices, merged where they meet, from which these frames are decoded."""
+        wanted = sorted({-(-frame // self.factor) for frame in frames})
+        merged: list[tuple[int, int]] = []
+        for latent in wanted:
+            first, last = max(0, latent - LATENTS_BEFORE), min(num_latents - 1, latent + self.after)
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], last)
+            else:
+                merged.append((first, last))
+        return merged
+
+    def __call__(self, x0: Tensor, frames: list[int]) -> Tensor:
+        found: dict[int, Tensor] = {}
+        for first, last in self.slices(len(x0), frames):
+            with fixed_noise(self.decode.vae.device):
+                pictures = self.decode(x0[first : last + 1].movedim(0, 1)[None])[0]
+            start = first * self.factor
+            found |= {f: pictures[:, f - start] for f in frames if start <= f <= last * self.factor and f not in found}
+        return torch.stack([found[frame] for frame in frames])
+
+    def memory(self, noise_shape: Any, pairs: int) -> float:
+        """Bytes that ComfyUI reckons for decoding the slices of some pairs."""
+        batch, channels, length, *size = list(noise_shape)
+        latents = min(length, 2 * pairs * (LATENTS_BEFORE + 1 + self.after))
+        vae = self.decode.vae
+        return latents * vae.memory_used_decode([batch, channels, 1, *size], vae.vae_dtype)
+
+
+def decoder_for(vae: Any, model: Any, latent: Tensor, appended: int = 0) -> FrameDecoder | SliceDecoder:
+    """The decoder for latents (F, C, h, w) or (1, C, T, h, w).
+
+    Raises:
+        ValueError: the VAE does not fit the model's latents.
+    """
+    check_vae(vae, model.latent_format, latent.ndim - 2)
+    return FrameDecoder(vae, model) if latent.ndim == 4 else SliceDecoder(vae, model, appended)
+
+
+def check_vae(vae: Any, latent_format: Any, dimensions: int) -> None:
+    """Raise ValueError unless the VAE decodes these latents: frames of 2 dimensions, or a video of 3."""
     if getattr(vae, "first_stage_model", None) is None:
         raise ValueError("The VAE is missing or invalid. Load a VAE that belongs to the model.")
-    if vae.latent_dim != 2:
-        raise ValueError(
-            f"The VAE is for {vae.latent_dim}-dimensional latents, but frames are decoded one by one. "
-            "Use the image VAE (or TAESD) of the model that the video model is built on."
-        )
+    if vae.latent_dim != dimensions:
+        if dimensions == 2:
+            raise ValueError(
+                f"The VAE is for {vae.latent_dim}-dimensional latents, but frames are decoded one by one. "
+                "Use the image VAE (or TAESD) of the model that the video model is built on."
+            )
+        raise ValueError("The VAE decodes single pictures, but this video model's latents need its own video VAE.")
     if vae.latent_channels != latent_format.latent_channels:
         raise ValueError(
             f"The VAE has {vae.latent_channels} latent channels, but the model's latents have "
             f"{latent_format.latent_channels}. Use the VAE that belongs to the model."
+        )
+    if dimensions == 3 and (not isinstance(vae.upscale_ratio, tuple) or vae.upscale_ratio[0](1) != 1):
+        raise ValueError(
+            "The VAE does not say which latent holds which frames, so it cannot be used. Use the model's own video VAE."
         )
 
 
@@ -55,3 +159,18 @@ def frame_size(vae: Any, latent: Tensor) -> tuple[int, int]:
     """Height and width in pixels of a decoded frame of latents (..., h, w)."""
     factor = vae.spacial_compression_decode()
     return latent.shape[-2] * factor, latent.shape[-1] * factor
+
+
+@contextmanager
+def fixed_noise(device: torch.device) -> Iterator[None]:
+    """Within it random numbers are the same each time, and none is taken from the sampler's generators: LTX-Video's
+    decoder adds noise."""
+    own = None if device.type == "cpu" else torch.get_device_module(device)
+    states = torch.get_rng_state(), None if own is None else own.get_rng_state()
+    try:
+        torch.manual_seed(0)
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        if own is not None:
+            own.set_rng_state(states[1])

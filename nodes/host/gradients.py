@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,11 +81,22 @@ def _same_memory(tensor: Tensor) -> Tensor:
 
 
 class normal_tensors(TorchFunctionMode):
-    """Replaces inference tensors among the arguments of PyTorch calls: masks, strengths and the like that no module
-    owns."""
+    """Replaces inference tensors among the arguments of PyTorch calls (masks, strengths and the like that no module
+    owns), and kernels without a backward pass by plain PyTorch."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+            func = _plain_kernel(func)
         return func(*_normal(args), **_normal(kwargs or {}))
+
+
+def _plain_kernel(operator: Any) -> Any:
+    """For one of ComfyUI's own kernels (rotary embeddings and others of comfy_kitchen) the PyTorch version that comes
+    with it; any other operator as it is."""
+    namespace, name, *_ = str(operator).split(".")
+    if namespace != "comfy_kitchen":
+        return operator
+    return getattr(importlib.import_module("comfy_kitchen.backends.eager"), name, operator)
 
 
 def _normal(value: Any) -> Any:

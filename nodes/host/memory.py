@@ -20,12 +20,9 @@ KEY = "motionprompt"
 
 def gradient_memory(model: Any, run: Any, noise_shape: Any, checkpointed: bool) -> float:
     """Bytes that one optimiser iteration needs beyond inference."""
-    frames = run.num_frames
-    base = model.model.memory_required([frames, *list(noise_shape)[1:]])
-    vae = run.patch.vae
-    pictures = 2 * run.settings.pairs
+    base = model.model.memory_required([run.batch, *list(noise_shape)[1:]])
     # A decoder keeps several times what it needs at a time; two frames of 512 px take 5.6 GiB in SD's.
-    decode = 2.0 * pictures * vae.memory_used_decode([1, *list(noise_shape)[1:]], vae.vae_dtype)
+    decode = 2.0 * run.decoder.memory(noise_shape, run.settings.pairs)
     return base * (SAVED_CHECKPOINTED if checkpointed else SAVED) + decode
 
 

@@ -18,7 +18,7 @@ from ...motionprompt_core.tokens import LearnableTokens
 from .checkpoints import checkpointed
 from .checks import evaluates_once_off_schedule
 from .conds import Conds, SwappableConds, without_gradient
-from .decode import FrameDecoder
+from .decode import FrameDecoder, SliceDecoder
 from .gradients import check_interrupt, computes_in_half, differentiable, gradient_options, normal_tensors
 from .memory import PeakMemory, gradient_memory
 from .models import modules_of
@@ -30,7 +30,8 @@ class GuidedRun:
 
     Args:
         patch: the MotionPromptPatch. guider: ComfyUI's guider. prompts: the learnable prompts among its conds.
-        suffixes: see `SwappableConds`. decoder: latents to pictures.
+        suffixes: see `SwappableConds`. decoder: latents to pictures. batch: of the latents, which is the frames for
+            models that keep them as a batch.
     """
 
     def __init__(
@@ -39,8 +40,8 @@ class GuidedRun:
         guider: Any,
         prompts: list[LearnablePrompt],
         suffixes: Mapping[Any, Any],
-        decoder: FrameDecoder,
-        num_frames: int,
+        decoder: FrameDecoder | SliceDecoder,
+        batch: int,
     ):
         self.patch = patch
         self.settings = patch.settings
@@ -49,7 +50,7 @@ class GuidedRun:
         self.prompts = prompts
         self.suffixes = suffixes
         self.decoder = decoder
-        self.num_frames = num_frames
+        self.batch = batch
         self.tracker = StepTracker([1.0, 0.0])
         self.memory = PeakMemory(guider.model_patcher.load_device)
 
@@ -216,7 +217,7 @@ class _Evaluation:
         if self.run.inpaint is not None:
             latent, mask = self.run.inpaint
             x0 = x0 * mask + latent * (1 - mask)
-        return x0
+        return self.run.decoder.frames_first(x0)
 
     def _mixer(self) -> Any:
         """x0 of the prompt -> classifier-free guidance with the negative prompt, which is evaluated once, here."""

@@ -23,8 +23,8 @@ from ...motionprompt_core.report import GuidanceReport
 from ...motionprompt_core.schedule import guided_steps
 from ...motionprompt_core.settings import GuidanceSettings
 from .checks import check_discriminator, check_frames, check_sampler
-from .conds import Conds, find_prompts, plain_conds, resolved, suffixes
-from .decode import FrameDecoder, frame_size
+from .conds import Conds, appended_latents, find_prompts, plain_conds, resolved, suffixes
+from .decode import decoder_for, frame_size
 from .memory import reserved
 from .models import ManagedModel
 from .run import GuidedRun
@@ -114,7 +114,7 @@ class MotionPromptPatch:
         check_sampler(sampler)
         check_frames(noise)
         model = guider.model_patcher.model
-        decoder = FrameDecoder(self.vae, model)
+        decoder = decoder_for(self.vae, model, noise, appended_latents(conds, noise))
         self.flow.module.check_size(*frame_size(self.vae, noise))
         check_discriminator(self.flow, self.discriminator, self.report)
         return GuidedRun(self, guider, prompts, found, decoder, len(noise))

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from comfy.clip_model import CLIPTextModel
 from comfy.sd1_clip import SDClipModel
+from comfy.text_encoders.t5 import T5
 from torch import Tensor
 
 from ...motionprompt_core.autograd import save_copies
@@ -129,10 +131,14 @@ def _encoders(clip: Any, keys: Mapping[str, Any]) -> dict[str, SDClipModel]:
     model = clip.cond_stage_model
     found = {key: getattr(model, f"clip_{key}", getattr(model, key, None)) for key in keys}
     encoders = {key: encoder for key, encoder in found.items() if isinstance(encoder, SDClipModel)}
-    if not encoders:
+    networks: list[Any] = [encoder.transformer for encoder in encoders.values()]
+    others = [type(network).__name__ for network in networks if not isinstance(network, CLIPTextModel | T5)]
+    if others or not encoders:
+        names = ", ".join(others) or type(model).__name__
         raise ValueError(
-            f"MotionPrompt Conditioning: the text encoder {type(model).__name__} takes no learnable tokens. "
-            "Use a model with a CLIP or T5 text encoder."
+            f"MotionPrompt Conditioning: the text encoder {names} takes no learnable tokens. "
+            "Use a model with a CLIP or T5 text encoder, such as AnimateDiff, Wan 2.1 or LTX-Video; a language model "
+            "in its place is not supported."
         )
     return encoders
 

@@ -30,10 +30,33 @@ def test_one_frame(tiny):
     refused(tiny, "one frame.*batch_size", latent_image=tiny.latent(frames=1))
 
 
-def test_latents_of_another_kind_of_video_model(tiny):
+def test_latents_of_another_kind_of_model(tiny):
     check = tiny.comfy.module("nodes.host.checks").check_frames
-    with pytest.raises(ValueError, match=r"\(1, 16, 5, 8, 8\).*frames as a batch"):
-        check(torch.zeros(1, 16, 5, 8, 8))
+    with pytest.raises(ValueError, match=r"\(1, 1, 999\).*frames as a batch.*sound"):
+        check(torch.zeros(1, 1, 999))
+    with pytest.raises(ValueError, match="nested.*frames as a batch"):
+        check(SimpleNamespace(is_nested=True, shape=None))
+
+
+def test_a_video_vae_that_does_not_say_which_latent_holds_which_frame(tiny):
+    check = tiny.comfy.module("nodes.host.decode").check_vae
+    vae = SimpleNamespace(first_stage_model=object(), latent_dim=3, latent_channels=16, upscale_ratio=8)
+    with pytest.raises(ValueError, match="which latent holds which frames"):
+        check(vae, SimpleNamespace(latent_channels=16), 3)
+
+
+def test_a_language_model_as_text_encoder(tiny):
+    import comfy.sd1_clip
+
+    class Gemma(torch.nn.Module):
+        def __init__(self, *_):
+            super().__init__()
+            self.num_layers = 1
+
+    encoder = comfy.sd1_clip.SDClipModel(textmodel_json_config={}, model_class=Gemma)
+    clip = SimpleNamespace(cond_stage_model=SimpleNamespace(gemma=encoder))
+    with pytest.raises(ValueError, match="Gemma takes no learnable tokens.*CLIP or T5.*language model"):
+        tiny.comfy.module("nodes.host.tokens")._encoders(clip, {"gemma": None})
 
 
 def test_a_conditioning_without_learnable_tokens(tiny):

@@ -20,11 +20,11 @@ def pack_module(name: str) -> Any:
 def probing_optimiser(results: list[dict[str, float]], epsilon: float) -> type:
     """An optimiser that changes nothing but writes down the slope along the gradient, by autograd and by
     differences."""
-    guidance = pack_module("motionprompt_core.guidance")
+    guidance, decoding = pack_module("motionprompt_core.guidance"), pack_module("motionprompt_core.decoding")
 
     class ProbingOptimiser(guidance.PromptOptimiser):
         def optimise(self, model, step, compare=False, on_iteration=None):
-            num_frames = len(model.predict_x0(model.encode(self.tokens.rows)).detach())
+            num_frames = decoding.count_frames(model.decode, model.predict_x0(model.encode(self.tokens.rows)))
             pairs = guidance.draw_pairs(num_frames, self.settings, self.generator)
             gradients: list[torch.Tensor] = []
             self._move = lambda adam, found: gradients.extend(found) or 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import models
+from . import models, video
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -20,6 +20,21 @@ class TinyVideoModel:
 
     def make(self, dtype, seed):
         return models.tiny_model(seed, DTYPES[dtype]), models.tiny_clip(seed + 1), models.tiny_vae(seed + 2)
+
+
+class TinyLatentVideoModel:
+    """Wan 2.1 or LTX-Video, whose frames share latents."""
+
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"family": (list(video.FAMILIES),)}}
+
+    def make(self, family):
+        return tuple(make() for make in video.FAMILIES[family])
 
 
 class TinyMotionModel:
@@ -55,6 +70,7 @@ class TinyDiscriminator:
 
 NODE_CLASS_MAPPINGS = {
     "TinyVideoModel": TinyVideoModel,
+    "TinyLatentVideoModel": TinyLatentVideoModel,
     "TinyMotionModel": TinyMotionModel,
     "TinyDiscriminator": TinyDiscriminator,
 }

@@ -1,0 +1,102 @@
+"""Native video models, whose latents hold several frames each: Wan 2.1 and LTX-Video."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.comfyui.latent_video import TinyLatentVideo
+
+
+@pytest.fixture(scope="module", params=["wan", "ltxv"])
+def video(request, tiny):
+    return TinyLatentVideo(tiny.comfy, request.param, tiny.flow, tiny.discriminator)
+
+
+@pytest.mark.parametrize("off", [{"strength": 0.0}, {"window_end": 0.0, "cfg": 1.0}], ids=["strength", "window"])
+def test_switched_off_it_is_the_stock_ksampler_on_the_plain_prompt(video, off):
+    latents, report = video.guided(**off)
+    assert torch.equal(latents, video.stock(cfg=off.get("cfg", 5.0)))
+    assert report.guided == []
+
+
+def test_guided_it_is_another_video_each_time_the_same_and_nothing_stays_behind(video):
+    before = video.stock()
+    latents, report = video.guided(outside_window="tokens")
+    assert report.guided == [0, 1]
+    assert all(i.grad_norm > 0 for step in report.steps for i in step.iterations)
+    assert latents.isfinite().all()
+    assert not torch.equal(latents, before)
+    torch.manual_seed(12345)
+    assert torch.equal(video.guided(outside_window="tokens")[0], latents)
+    assert torch.equal(video.stock(), before)
+
+
+@pytest.mark.parametrize(("cfg", "checkpointing"), [(1.0, "off"), (5.0, "on")])
+def test_the_gradient_for_the_tokens_is_the_slope(video, cfg, checkpointing):
+    (slope,) = video.slopes(cfg=cfg, settings={"checkpointing": checkpointing}, epsilon=video.epsilon)
+    assert slope["autograd"] > 1e-6
+    assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
+
+
+def test_in_a_stock_sampler_the_conditioning_is_the_prompt_with_the_init_words(video):
+    learnable, words = video.prompt("a red ball", token_count=1), video.encode("a red ball authentic")
+    assert torch.equal(learnable[0][0], words[0][0])
+    masks = [conditioning[0][1].get("attention_mask") for conditioning in (learnable, words)]
+    assert masks[0] is None or torch.equal(*masks)
+
+
+@pytest.fixture
+def decoder(video):
+    module = video.comfy.module("nodes.host.decode")
+    return module.decoder_for(video.vae, video.model.model, video.latent()["samples"])
+
+
+def test_a_few_latents_show_each_frame_as_the_whole_video_does(video, decoder):
+    """Nothing to tell from where all latents are in the slice; elsewhere the frame is the right one, and near."""
+    shape = video.latent(8 * decoder.factor + 1)["samples"].shape
+    x0 = decoder.frames_first(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    frames = decoder.num_frames(len(x0))
+    with torch.inference_mode():
+        whole = decoder(x0, list(range(frames)))
+        shown = video.vae.decode(video.model.model.process_latent_out(x0.movedim(0, 1)[None]))[0].movedim(-1, 1)
+        assert shown.shape == whole.shape
+        if video.family == "wan":  # LTX-Video's VAE Decode adds other noise each time
+            torch.testing.assert_close(whole.clamp(0, 1), shown, rtol=0, atol=1e-4)
+        for frame in (0, 1, frames // 2, frames - 1):
+            (alone,) = decoder(x0, [frame])
+            distance = (whole - alone).square().mean(dim=(1, 2, 3))
+            assert distance[frame] < 0.8 * distance[[other for other in range(frames) if other != frame]].min()
+
+
+def test_pairs_far_apart_are_decoded_from_two_short_slices(decoder):
+    factor, after = decoder.factor, decoder.after
+    assert decoder.slices(20, [0, 1]) == [(0, 1 + after)]
+    assert decoder.slices(20, [10 * factor, 10 * factor + 1]) == [(7, 11 + after)]
+    assert decoder.slices(20, [19 * factor, 2 * factor]) == [(0, 2 + after), (16, 19)]
+
+
+def test_the_decoders_noise_is_not_taken_from_the_samplers(decoder):
+    x0 = torch.zeros(2, decoder.decode.vae.latent_channels, 2, 2)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    with torch.inference_mode():
+        pictures = [decoder(x0, [0, 1]) for _ in range(2)]
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(*pictures)
+
+
+def refused(video, message, **options):
+    with pytest.raises(ValueError, match=message):
+        video.guided(**options)
+
+
+def test_what_cannot_work_is_said(video, tiny):
+    refused(video, "one frame.*length", latent_image=video.latent(frames=1))
+    several = {"samples": video.latent()["samples"].repeat(2, 1, 1, 1, 1)}
+    refused(video, "2 videos.*batch_size", latent_image=several)
+    refused(video, "single pictures.*video VAE", vae=tiny.vae)
+    flow = tiny.comfy.module("motionprompt_core.flow")
+    raft = tiny.comfy.module("nodes.host.models").ManagedModel(flow.RaftFlow("raft_small"))
+    refused(video, "raft_small.*64x64 px.*128x128", flow_model=raft)
