@@ -79,7 +79,7 @@ class FlowCapture:
         sigma = float(args["sigma"].flatten()[0])
         if schedule is not None and len(schedule) > 1:
             step = int((schedule[:-1].cpu() - sigma).abs().argmin()) / (len(schedule) - 1)
-            seen = any(sigma == other for other, _ in self.kept)  # second-order samplers look twice
+            seen = any(sigma == other for other, _, _ in self.kept)  # second-order samplers look twice
             if self.start <= step < self.end and not seen:
                 estimate = self.decoder.frames_first(args["conds_out"][0])
                 frames = [frame for pair in self._draw(count_frames(self.decoder, estimate)) for frame in pair]

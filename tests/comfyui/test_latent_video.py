@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.comfyui.latent_video import TinyLatentVideo
 
@@ -100,3 +101,13 @@ def test_what_cannot_work_is_said(video, tiny):
     flow = tiny.comfy.module("motionprompt_core.flow")
     raft = tiny.comfy.module("nodes.host.models").ManagedModel(flow.RaftFlow("raft_small"))
     refused(video, "raft_small.*64x64 px.*128x128", flow_model=raft)
+
+
+def test_estimates_are_captured_too(video, tmp_path):
+    capture = video.comfy.module("nodes.host.capture").FlowCapture(
+        video.vae, video.flow, tmp_path, start=0.0, end=0.5, pairs=2, gaps=(1, 2), grid=32
+    )
+    assert torch.equal(video.stock(model=capture.attach(video.model)), video.stock())
+    (file,) = tmp_path.glob("*.safetensors")
+    kept = load_file(file)
+    assert kept["flow"].shape == (4, 2, 32, 32) and kept["flow"].isfinite().all()
