@@ -130,8 +130,8 @@ def _encoders(clip: Any, keys: Mapping[str, Any]) -> dict[str, SDClipModel]:
     """The text encoders of `clip` that take embeddings in place of tokens, by tokenizer key ("l", "g", ...)."""
     model = clip.cond_stage_model
     found = {key: getattr(model, f"clip_{key}", getattr(model, key, None)) for key in keys}
-    encoders = {key: encoder for key, encoder in found.items() if isinstance(encoder, SDClipModel)}
-    networks: list[Any] = [encoder.transformer for encoder in encoders.values()]
+    encoders: dict[str, Any] = {key: encoder for key, encoder in found.items() if isinstance(encoder, SDClipModel)}
+    networks = [encoder.transformer for encoder in encoders.values()]
     others = [type(network).__name__ for network in networks if not isinstance(network, CLIPTextModel | T5)]
     if others or not encoders:
         names = ", ".join(others) or type(model).__name__
