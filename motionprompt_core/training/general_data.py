@@ -70,12 +70,12 @@ def real_clip(data: Path, sequences: Sequence[str], generator: Generator) -> Ten
     Flow at a pixel and its neighbours must not betray that a fault's warp has resampled the picture, so real clips are
     resampled too, by a warp that does not change in time.
     """
-    size = _one_of(SIZES, generator)
-    if _chance(SPRITE_SHARE, generator):
+    size, sprites, sequence = _source(sequences, generator)
+    if sprites:
         clip = world.render(world.random_clip(generator, fault_share=0))[0][:FRAMES]
         clip = F.interpolate(clip, size=(size, size), mode="bilinear", antialias=True)
     else:
-        clip = window(data / _one_of(sequences, generator), size, generator)
+        clip = window(data / sequence, size, generator)
     draw = torch.rand((), generator=generator).item()
     if draw < STILL_SHARE + PAN_SHARE:
         clip = clip[:1].expand_as(clip)
@@ -86,6 +86,17 @@ def real_clip(data: Path, sequences: Sequence[str], generator: Generator) -> Ten
     shift = torch.rand(1, 2, 1, 1, generator=generator)
     gain = 1 + 0.2 * torch.randn(1, 3, 1, 1, generator=generator).clamp(-1.5, 1.5)
     return (displace(clip, shift) * gain).clamp(0, 1)
+
+
+def _source(sequences: Sequence[str], generator: Generator) -> tuple[int, bool, str]:
+    """Size of a seed's clip, whether it is of the sprite world, and else of which sequence."""
+    size, sprites = _one_of(SIZES, generator), _chance(SPRITE_SHARE, generator)
+    return size, sprites, "" if sprites else _one_of(sequences, generator)
+
+
+def sequence_of(seed: int) -> str:
+    """The sequence that `flows_of_seed` takes for a seed, for a split by sequence; empty for sprites."""
+    return _source(TRAINING_SEQUENCES, Generator().manual_seed(seed))[2]
 
 
 def pan(clip: Tensor, generator: Generator) -> Tensor:

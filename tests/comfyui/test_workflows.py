@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from motionprompt_core.demo.render_clips import render_clips
 from scripts.workflow import WorkflowError, find_nodes, load_workflow, set_inputs, ui_to_api
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
@@ -52,6 +53,45 @@ def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
             assert (video.n_frames, video.width, video.height) == (16, width, 128)
     assert videos["plain"].read_bytes() != videos["motionprompt"].read_bytes()
     assert prompt[sampler]["inputs"]["seed"] == prompt[find_nodes(prompt, "KSampler")[0]]["inputs"]["seed"]
+
+
+def test_a_discriminator_is_trained_saved_loaded_and_guides(comfy_server, repo_root):
+    folders = {name: Path(comfy_server.base_dir) / name for name in ("input", "models")}
+    render_clips(folders["input"] / "rendered_clips", 3)
+    prompt = ui_to_api(load(repo_root, "train_discriminator"), comfy_server.object_info())
+    set_inputs(prompt, "MotionPromptClipSeeds", count=3)
+    set_inputs(prompt, "KSampler", steps=3)
+    set_inputs(prompt, "MotionPromptFlowDataset", size=64, pairs=3, captured="tiny_demo")
+    set_inputs(prompt, "MotionPromptCaptureFlow", name="tiny_demo", window_start=0.0, window_end=0.5)
+    (train,) = set_inputs(prompt, "MotionPromptTrainFlowDiscriminator", epochs=2)
+    set_inputs(prompt, "MotionPromptKSampler", steps=4, iterations=1)
+    with comfy_server.watch() as seen:
+        result = comfy_server.queue(prompt, timeout=900)
+    assert len(result.files(find_nodes(prompt, "SaveAnimatedWEBP", "Keep the clips")[0])) == 3
+    assert "generated: 6 clips" in result.text(train) and "AUROC" in result.text(train)
+    assert any(data["node"] == train and data["max"] > 1 for data in seen.of("progress"))
+    assert len(seen.previews) > 0
+    saved = folders["models"] / "motionprompt" / "my_flow_discriminator.safetensors"
+    assert saved.is_file()
+    (saver,) = find_nodes(prompt, "MotionPromptSaveFlowDiscriminator")
+    prompt[saver] = {"class_type": "MotionPromptLoadFlowDiscriminator", "inputs": {"name": saved.name}}
+    (sampler,) = find_nodes(prompt, "MotionPromptKSampler")
+    needed = {sampler, *find_nodes(prompt, "MotionPromptReport"), saver}
+    kept = closure(prompt, needed)
+    assert train not in kept
+    again = comfy_server.queue({node: prompt[node] for node in kept}, timeout=900)
+    assert "guided steps" in again.text(find_nodes(prompt, "MotionPromptReport")[0])
+
+
+def closure(prompt, wanted: set[str]) -> set[str]:
+    """The nodes, and everything that they are made from."""
+    found: set[str] = set()
+    while wanted:
+        node = wanted.pop()
+        found.add(node)
+        links = [value[0] for value in prompt[node]["inputs"].values() if isinstance(value, list)]
+        wanted |= set(links) - found
+    return found
 
 
 @pytest.mark.ade

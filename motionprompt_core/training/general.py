@@ -1,0 +1,196 @@
+"""The general discriminator: trained on real clips with simulated faults, tested on sequences and faults it never saw.
+
+    python -m motionprompt_core.training.general train --run runs/general --out weights/NAME.safetensors
+    python -m motionprompt_core.training.general test NAME.safetensors --data DIR --json result.json
+
+`train` takes the flows that general_data.py left in the run. `test` writes AUROC by kind of fault and severity, on
+`demo` videos if given, after changes that leave the motion alone, and what it makes of stills. A clip's score is the
+mean logit of its flows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Generator, Tensor
+
+from ..discriminator import DiscriminatorConfig, FlowDiscriminator, load_discriminator, save_discriminator
+from ..statistics import bootstrap_auroc
+from ..video import read_video
+from .cache import cached_flows
+from .clips import ClipSettings, Frames, compressed, find_clips, to_square
+from .discriminator import clip_scores, train_discriminator
+from .faults import FAULTS, SEVERITIES, TEST_ONLY, apply_fault
+from .general_data import TRAINING_SEQUENCES, rife, sequence_of
+
+TEST_SEQUENCES = ("blackswan", "horsejump-high", "libby", "parkour")
+SETTINGS = ClipSettings(size=128, pairs=4, max_frames=12)
+FRAMES = 12
+WINDOWS = ((0.0, 1), (0.6, 1), (0.0, 3), (0.2, 3))  # where in the sequence, source frames from one to the next
+TERMS = (
+    "flow of real footage of DAVIS-2016 (training sequences bmx-trees, camel, car-roundabout, cows, dance-twirl, "
+    "drift-chicane, goat, soapbox) and of rendered sprites, against the same clips with simulated faults, and the demo "
+    "model's videos. DAVIS's terms are believed to be non-commercial: for research only"
+)
+
+
+def load_flows(run: Path, exclude: Sequence[str] = (), only: Sequence[str] = ()) -> tuple[list[Tensor], list[Tensor]]:
+    """Real and faulty flows, clip by clip, of the seeds in a run."""
+    real: list[Tensor] = []
+    faulty: list[Tensor] = []
+    for file in sorted((run / "flows").glob("*.safetensors")):
+        sequence = sequence_of(int(file.stem))
+        if sequence in exclude or (only and sequence not in only):
+            continue
+        flows = load_file(file)
+        real.append(flows.pop("real").float())
+        faulty += [flow.float() for flow in flows.values()]
+    return real, faulty
+
+
+def demo_flows(folder: Path) -> tuple[list[Tensor], list[Tensor]]:
+    """Flows of rendered clips and of the demo model's videos, as demo.train_discriminator leaves them in its run."""
+    pairs = [load_file(file) for file in sorted(folder.glob("*.safetensors"))]
+    return tuple([pair[key].float() for pair in pairs] for key in ("real", "fake"))  # type: ignore[return-value]
+
+
+def train(args: argparse.Namespace) -> None:
+    real, faulty = load_flows(args.run, exclude=args.hold_out)
+    held_out = load_flows(args.run, only=args.hold_out) if args.hold_out else None
+    if args.demo is not None:
+        sides = demo_flows(args.demo)
+        real, faulty = real + sides[0], faulty + sides[1]
+    config = DiscriminatorConfig(trained_on=TERMS, family="any", img_size=96, depth=3)
+    result = train_discriminator(
+        real, faulty, config, epochs=args.epochs, batch=48, blur=1.0, noise=0.1, still_share=0.03, label_smoothing=0.1,
+        patience=args.epochs, held_out=held_out, checkpoint=args.out.with_suffix(".training.safetensors"),
+        val_share=0.1, on_epoch=lambda e: print(json.dumps(e.to_dict()), flush=True),
+    )
+    save_discriminator(result.model, args.out, license="research only", real_clips=len(real), faulty_clips=len(faulty),
+                       sequences=list(TRAINING_SEQUENCES))
+
+
+def test_clips(data: Path, sequences: Sequence[str]) -> list[Frames]:
+    """Real clips of sequences, windows of different times and speeds, squares of SETTINGS.size."""
+    clips = []
+    for sequence in sequences:
+        count = sum(1 for _ in (data / sequence).iterdir())
+        for where, step in WINDOWS:
+            length = (FRAMES - 1) * step + 1
+            start = int(where * max(0, count - length))
+            video, _ = read_video(data / sequence, start=start, length=FRAMES, step=step, size=SETTINGS.size)
+            clips.append(Frames(f"{sequence} {start}+{step}", to_square(video, SETTINGS.size)))
+    return clips
+
+
+def faulty_clips(clips: Sequence[Frames], kind: str, severity: float) -> list[Frames]:
+    found = []
+    for number, clip in enumerate(clips):
+        generator = Generator().manual_seed(1000 * number + list(FAULTS).index(kind) * 10 + round(8 * severity))
+        video = apply_fault(kind, clip.video, severity, generator)
+        found.append(Frames(f"{kind} {severity} {clip.name}", video))
+    return found
+
+
+def recoloured(video: Tensor) -> Tensor:
+    return (video.pow(0.8) * video.new_tensor((1.1, 0.9, 0.8)).view(1, 3, 1, 1)).clamp(0, 1)
+
+
+def resized(video: Tensor) -> Tensor:
+    small = F.interpolate(video, size=(96, 96), mode="bilinear", antialias=True)
+    return F.interpolate(small, size=video.shape[-2:], mode="bilinear").clamp(0, 1)
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "as they are": lambda video: video,
+    "re-encoded": lambda video: compressed(video, 35),
+    "resized": resized,
+    "mirrored": lambda video: video.flip(3),
+    "recoloured": recoloured,
+}
+
+
+def _auroc(real: Tensor, fake: Tensor) -> dict[str, float]:
+    return bootstrap_auroc(real.tolist(), fake.tolist())
+
+
+class Judge:
+    """Scores clips, with their flows in a cache."""
+
+    def __init__(self, model: FlowDiscriminator, cache: Path):
+        self.model, self.cache = model, cache
+
+    def __call__(self, clips: Sequence[Any]) -> Tensor:
+        return clip_scores(self.model, cached_flows(clips, self.cache, rife(), SETTINGS))
+
+
+def test(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    judge = Judge(load_discriminator(args.file), args.cache)
+    clips = test_clips(args.data, args.sequences)
+    half = clips[::2]
+    real = judge(clips)
+    scores = {(kind, severity): judge(faulty_clips(half, kind, severity)) for kind in FAULTS for severity in SEVERITIES}
+    result: dict[str, Any] = {"real_clips": len(clips), "faulty_clips_each": len(half)}
+    result["by_kind"] = {
+        kind: {str(severity): _auroc(real, scores[kind, severity])["auroc"] for severity in SEVERITIES}
+        for kind in FAULTS
+    }
+    for name, kinds in (("trained", FAULTS.keys() - TEST_ONLY.keys()), ("test_only", TEST_ONLY.keys())):
+        result[name] = _auroc(real, torch.cat([scores[kind, s] for kind in sorted(kinds) for s in SEVERITIES]))
+    result["changes"] = changes(judge, clips, clips[::4])
+    stills = [Frames(f"still {clip.name}", clip.video[:1].expand(FRAMES, -1, -1, -1)) for clip in clips]
+    result["stills_called_real"] = (judge(stills) > 0).float().mean().item()
+    result["real_called_real"] = (real > 0).float().mean().item()
+    if args.demo is not None:
+        rendered, generated = (judge(find_clips(args.demo / side)) for side in ("rendered", "generated"))
+        result["demo"] = _auroc(rendered, generated)
+        result["demo_against_footage"] = _auroc(real, generated)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(text + "\n")
+
+
+def changes(judge: Judge, clips: Sequence[Frames], some: Sequence[Frames]) -> dict[str, float]:
+    """AUROC on faults never trained on, after changes to both sides that leave the motion alone."""
+    faulty = [clip for kind in TEST_ONLY for severity in SEVERITIES[1:] for clip in faulty_clips(some, kind, severity)]
+    found = {}
+    for name, change in CHANGES.items():
+        sides = [[Frames(clip.name, change(clip.video)) for clip in side] for side in (clips, faulty)]
+        found[name] = _auroc(judge(sides[0]), judge(sides[1]))["auroc"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("train")
+    command.add_argument("--run", type=Path, default=Path("runs/general"))
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--epochs", type=int, default=16)
+    command.add_argument("--hold-out", nargs="*", default=[], help="training sequences to judge epochs by instead")
+    command.add_argument("--demo", type=Path, help="flows of demo.train_discriminator, to train on as well")
+    command.set_defaults(run_command=train)
+    command = commands.add_parser("test")
+    command.add_argument("file", type=Path)
+    command.add_argument("--data", type=Path, required=True)
+    command.add_argument("--sequences", nargs="+", default=list(TEST_SEQUENCES))
+    command.add_argument("--demo", type=Path, help="folder with clips in rendered/ and generated/")
+    command.add_argument("--cache", type=Path, default=Path("output/flow_cache"))
+    command.add_argument("--json", type=Path)
+    command.set_defaults(run_command=test)
+    args = parser.parse_args()
+    args.run_command(args)
+
+
+if __name__ == "__main__":
+    main()
