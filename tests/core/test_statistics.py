@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from motionprompt_core.statistics import paired_bootstrap
+from motionprompt_core.statistics import bootstrap_auroc, paired_bootstrap
 
 
 def test_a_real_difference_is_found_in_spite_of_a_larger_spread_between_seeds():
@@ -52,3 +52,12 @@ def test_unusable_input_is_refused():
         paired_bootstrap([1], [1])
     with pytest.raises(ValueError, match=r"pairs \[1\] are not finite"):
         paired_bootstrap([1, float("nan")], [1, 2])
+
+
+def test_auroc_has_an_interval_that_narrows_with_more_clips():
+    few = bootstrap_auroc([1, 2, 3, 4], [0, 1, 2, 3])
+    many = bootstrap_auroc([1, 2, 3, 4] * 10, [0, 1, 2, 3] * 10)
+    assert few["auroc"] == many["auroc"] == 11.5 / 16
+    assert few["low"] < many["low"] < many["auroc"] < many["high"] <= few["high"]
+    with pytest.raises(ValueError, match="neither empty"):
+        bootstrap_auroc([], [1.0])
