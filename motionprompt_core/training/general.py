@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from .general_data import TRAINING_SEQUENCES, rife, sequence_of
 TEST_SEQUENCES = ("blackswan", "horsejump-high", "libby", "parkour")
 SETTINGS = ClipSettings(size=128, pairs=4, max_frames=12)
 FRAMES = 12
-WINDOWS = ((0.0, 1), (0.6, 1), (0.0, 3), (0.2, 3))  # where in the sequence, source frames from one to the next
+WINDOWS = ((0.0, 1), (0.5, 2), (0.6, 1), (0.2, 3))  # where in the sequence, source frames from one to the next
 TERMS = (
     "flow of real footage of DAVIS-2016 (training sequences bmx-trees, camel, car-roundabout, cows, dance-twirl, "
     "drift-chicane, goat, soapbox) and of rendered sprites, against the same clips with simulated faults, and the demo "
@@ -67,7 +68,7 @@ def train(args: argparse.Namespace) -> None:
     if args.demo is not None:
         sides = demo_flows(args.demo)
         real, faulty = real + sides[0], faulty + sides[1]
-    config = DiscriminatorConfig(trained_on=TERMS, family="any", img_size=96, depth=3)
+    config = DiscriminatorConfig(trained_on=TERMS, family="any", img_size=64, depth=3)
     result = train_discriminator(
         real, faulty, config, epochs=args.epochs, batch=48, blur=1.0, noise=0.1, still_share=0.03, label_smoothing=0.1,
         patience=args.epochs, held_out=held_out, checkpoint=args.out.with_suffix(".training.safetensors"),
@@ -77,12 +78,12 @@ def train(args: argparse.Namespace) -> None:
                        sequences=list(TRAINING_SEQUENCES))
 
 
-def test_clips(data: Path, sequences: Sequence[str]) -> list[Frames]:
+def test_clips(data: Path, sequences: Sequence[str], windows: int = len(WINDOWS)) -> list[Frames]:
     """Real clips of sequences, windows of different times and speeds, squares of SETTINGS.size."""
     clips = []
     for sequence in sequences:
         count = sum(1 for _ in (data / sequence).iterdir())
-        for where, step in WINDOWS:
+        for where, step in WINDOWS[:windows]:
             length = (FRAMES - 1) * step + 1
             start = int(where * max(0, count - length))
             video, _ = read_video(data / sequence, start=start, length=FRAMES, step=step, size=SETTINGS.size)
@@ -124,17 +125,17 @@ def _auroc(real: Tensor, fake: Tensor) -> dict[str, float]:
 class Judge:
     """Scores clips, with their flows in a cache."""
 
-    def __init__(self, model: FlowDiscriminator, cache: Path):
-        self.model, self.cache = model, cache
+    def __init__(self, model: FlowDiscriminator, cache: Path, pairs: int):
+        self.model, self.cache, self.settings = model, cache, replace(SETTINGS, pairs=pairs)
 
     def __call__(self, clips: Sequence[Any]) -> Tensor:
-        return clip_scores(self.model, cached_flows(clips, self.cache, rife(), SETTINGS))
+        return clip_scores(self.model, cached_flows(clips, self.cache, rife(), self.settings))
 
 
 def test(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    judge = Judge(load_discriminator(args.file), args.cache)
-    clips = test_clips(args.data, args.sequences)
+    judge = Judge(load_discriminator(args.file), args.cache, args.pairs)
+    clips = test_clips(args.data, args.sequences, args.windows)
     half = clips[::2]
     real = judge(clips)
     scores = {(kind, severity): judge(faulty_clips(half, kind, severity)) for kind in FAULTS for severity in SEVERITIES}
@@ -145,7 +146,7 @@ def test(args: argparse.Namespace) -> None:
     }
     for name, kinds in (("trained", FAULTS.keys() - TEST_ONLY.keys()), ("test_only", TEST_ONLY.keys())):
         result[name] = _auroc(real, torch.cat([scores[kind, s] for kind in sorted(kinds) for s in SEVERITIES]))
-    result["changes"] = changes(judge, clips, clips[::4])
+    result["changes"] = changes(judge, clips, half)
     stills = [Frames(f"still {clip.name}", clip.video[:1].expand(FRAMES, -1, -1, -1)) for clip in clips]
     result["stills_called_real"] = (judge(stills) > 0).float().mean().item()
     result["real_called_real"] = (real > 0).float().mean().item()
@@ -184,6 +185,8 @@ def main() -> None:
     command.add_argument("file", type=Path)
     command.add_argument("--data", type=Path, required=True)
     command.add_argument("--sequences", nargs="+", default=list(TEST_SEQUENCES))
+    command.add_argument("--windows", type=int, default=len(WINDOWS), help="real clips of each sequence")
+    command.add_argument("--pairs", type=int, default=SETTINGS.pairs, help="pairs of frames of each clip")
     command.add_argument("--demo", type=Path, help="folder with clips in rendered/ and generated/")
     command.add_argument("--cache", type=Path, default=Path("output/flow_cache"))
     command.add_argument("--json", type=Path)

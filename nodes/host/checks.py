@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch import Tensor
@@ -59,4 +60,6 @@ def check_discriminator(flow: ManagedModel, discriminator: ManagedModel | None, 
         return
     trained, used = discriminator.module.config.flow_model, flow.module.name
     if trained != used:
-        report.note(f"The discriminator was trained on flow of {trained}, but judges that of {used}. Use {trained}.")
+        text = f"The discriminator was trained on flow of {trained}, but judges that of {used}. Use {trained}."
+        report.note(text)
+        logging.warning("MotionPrompt: %s", text)
