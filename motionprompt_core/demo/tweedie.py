@@ -121,7 +121,7 @@ def by_step(discriminators: dict[str, FlowDiscriminator], files: Sequence[Path])
         table[name] = {}
         for arm, model in discriminators.items():
             scores = [[model(clip[side].float()).mean().item() for clip in flows] for side in ("real", name)]
-            table[name][arm] = bootstrap_auroc(*scores)
+            table[name][arm] = bootstrap_auroc(scores[0], scores[1])
     return table
 
 
