@@ -67,6 +67,12 @@ class DemoPipeline:
         v = self.weights.unet(x, torch.full((len(x),), t), context.expand(len(x), -1, -1), len(x))
         return a.sqrt() * x - (1 - a).sqrt() * v
 
+    def estimate(self, x0: Tensor, t: int, context: Tensor, generator: torch.Generator) -> Tensor:
+        """Frames of Tweedie's estimate after noise of level t was put on clean latents (F, 4, h, w)."""
+        a = self.alphas[t]
+        x = a.sqrt() * x0 + (1 - a).sqrt() * torch.randn(x0.shape, generator=generator)
+        return self.decode(self.predict_x0(x, t, context))
+
     def decode(self, x0: Tensor) -> Tensor:
         """Latents (N, 4, h, w) -> frames (N, 3, H, W), nominally in [0, 1], not clamped."""
         return self.weights.autoencoder.decode(x0 / self.weights.autoencoder.scale) / 2 + 0.5

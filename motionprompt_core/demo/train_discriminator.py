@@ -25,10 +25,11 @@ from .pipeline import DemoPipeline
 
 FIRST_SEED = 10_000  # evaluation uses seeds from 50,000 on
 GAPS = (1, 2, 3)
-STEPS = (1, 2, 3, 4, 5, 6, 7, 8)  # of 20: where the guidance judges estimates
-ESTIMATES_PER_CLIP, PAIRS_PER_ESTIMATE, PAIRS = 2, 3, 6
+STEPS = tuple(range(2, 16))  # of 20: where the guidance may judge estimates
+ESTIMATES_PER_CLIP, PAIRS_PER_ESTIMATE, PAIRS = 3, 3, 6
 CONFIG = DiscriminatorConfig(
-    trained_on="sprite world: rendered clips against videos of the demo model, finished and as Tweedie estimates",
+    trained_on="sprite world: rendered clips without faults against videos of the demo model, both finished and as "
+    "Tweedie estimates of the sampling steps",
     family="demo",
 )
 
@@ -44,28 +45,33 @@ def networks(weights: str) -> tuple[FlowModel, DemoPipeline]:
 def flows_of_seed(job: tuple[int, str]) -> tuple[int, dict[str, Tensor]]:
     """Flows (P, 2, 128, 128) of a rendered clip and of a generated one with the same caption, as many of each.
 
-    The generated side is the finished video and, because the guidance judges estimates, Tweedie's estimates on the way
-    to it. The real side is finished clips only: estimates from noised real clips look like the model's own.
+    The guidance judges Tweedie's estimates, whose blur would look like calm motion. So both sides have them, of the
+    same steps: the generated side on the way to its video, the real side after noise was put on the rendered clip. What
+    still tells them apart are the faults of the motion.
     """
     seed, weights = job
     flow, pipeline = networks(weights)
     generator = torch.Generator().manual_seed(seed)
     clip = world.random_clip(generator, fault_share=0)
-    autoencoder = pipeline.weights.autoencoder
-    real = autoencoder.decode(autoencoder.encode(world.render(clip)[0] * 2 - 1))  # the codec's marks are on both sides
-    chosen = {STEPS[i] for i in torch.randperm(len(STEPS), generator=generator)[:ESTIMATES_PER_CLIP].tolist()}
-    estimates: list[Tensor] = []
+    prompt, autoencoder = world.caption(clip), pipeline.weights.autoencoder
+    latents = autoencoder.encode(world.render(clip)[0] * 2 - 1) * autoencoder.scale
+    chosen = sorted(STEPS[i] for i in torch.randperm(len(STEPS), generator=generator)[:ESTIMATES_PER_CLIP].tolist())
+    fake: list[Tensor] = []
 
     def keep(step: int, t: int, x0: Tensor) -> None:
         if step in chosen:
-            estimates.append(pipeline.decode(x0).clamp(0, 1))
+            fake.append(pipeline.decode(x0).clamp(0, 1))
 
-    finished, _ = pipeline.sample(world.caption(clip), seed, on_estimate=keep)
-    count = PAIRS + ESTIMATES_PER_CLIP * PAIRS_PER_ESTIMATE
-    (real_flows,) = extract_flows(flow, [(real / 2 + 0.5).clamp(0, 1)], GAPS, pairs_per_clip=count, seed=seed)
-    fake = extract_flows(flow, [finished], GAPS, pairs_per_clip=PAIRS, seed=seed)
-    fake += extract_flows(flow, estimates, GAPS, pairs_per_clip=PAIRS_PER_ESTIMATE, seed=seed)
-    return seed, {"real": real_flows.half(), "fake": torch.cat(fake).half()}
+    finished, _ = pipeline.sample(prompt, seed, on_estimate=keep)
+    context = pipeline.embed(prompt)
+    real = [pipeline.estimate(latents, pipeline.timesteps()[step], context, generator) for step in chosen]
+    flows = {}
+    for side, video, estimates in (("real", pipeline.decode(latents), real), ("fake", finished, fake)):
+        found = extract_flows(flow, [video.clamp(0, 1)], GAPS, pairs_per_clip=PAIRS, seed=seed)
+        found += extract_flows(flow, [x.clamp(0, 1) for x in estimates], GAPS,
+                               pairs_per_clip=PAIRS_PER_ESTIMATE, seed=seed)
+        flows[side] = torch.cat(found).half()
+    return seed, {**flows, "steps": torch.tensor([20] * PAIRS + [s for s in chosen for _ in range(PAIRS_PER_ESTIMATE)])}
 
 
 def collect(run: Path, weights: str, clips: int, workers: int) -> None:

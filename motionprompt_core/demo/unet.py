@@ -116,9 +116,10 @@ class SpatialTransformer(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """Lets frames talk: a temporal convolution, then, below full resolution, attention over time.
+    """Lets frames talk: a temporal convolution and the mean over all frames, then, below full resolution, attention.
 
-    `joint` attends over time and space at once.
+    The mean is what ties still grounds together: sixteen noisy views of the same pixel. `joint` attends over time and
+    space at once, else over time alone.
     """
 
     def __init__(self, dim: int, size: int, joint: bool, config: UNetConfig, attention: bool = True):
@@ -126,7 +127,9 @@ class MotionModule(nn.Module):
         self.joint, self.attention = joint, attention
         self.conv = nn.Conv1d(dim, dim, 3, padding=1)
         self.conv_norm = nn.GroupNorm(8, dim)
+        self.mean = nn.Conv2d(dim, dim, 1)
         zero(self.conv)
+        zero(self.mean)
         if not attention:
             return
         self.norm = nn.LayerNorm(dim)
@@ -138,8 +141,10 @@ class MotionModule(nn.Module):
 
     def forward(self, x: Tensor, frames: int, places: Tensor) -> Tensor:
         _, _, h, w = x.shape
-        line = rearrange(F.silu(self.conv_norm(x)), "(b t) c h w -> (b h w) c t", t=frames)
+        y = rearrange(F.silu(self.conv_norm(x)), "(b t) c h w -> b t c h w", t=frames)
+        line = rearrange(y, "b t c h w -> (b h w) c t")
         x = x + rearrange(self.conv(line), "(b h w) c t -> (b t) c h w", h=h, w=w)
+        x = x + self.mean(y.mean(dim=1)).repeat_interleave(frames, dim=0)
         if not self.attention:
             return x
         position = self.pixel_position

@@ -1,8 +1,8 @@
 """The sprite world: short captioned clips with exact optical flow.
 
-One textured sprite (4 shapes, 6 colours) moves in one of 4 directions, or stands still, over one of 4 grounds. Most
-footage is clean. Like footage from the web, some of it is not: the sprite jitters, pulsates or flickers, and the
-captions mention that only now and then. That is what makes a text-to-video model trained on it imperfect in motion.
+One textured sprite (4 shapes, 6 colours) moves in one of 4 directions, or stands still, over one of 4 grounds. Like
+footage from the web, more than half of it is not clean: the sprite jitters or pulsates, or the exposure flickers, and
+captions mention it now and then. That is what makes a text-to-video model trained on it imperfect in motion.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ DIRECTIONS: dict[str, tuple[float, float]] = {
     "still": (0.0, 0.0),
 }
 # Words that say something about the quality of the footage, with the share of clean and of faulty clips so captioned.
-QUALITY_WORDS = {"smooth": (0.12, 0.04), "steady": (0.12, 0.04), "shaky": (0.01, 0.15), "flickering": (0.01, 0.15)}
+# As on the web, praise is cheap, and many a fault goes without a word.
+QUALITY_WORDS = {"smooth": (0.15, 0.10), "steady": (0.15, 0.10), "shaky": (0.02, 0.35), "flickering": (0.02, 0.35)}
 # Words that say nothing: captions carry some, so that an appended token is not a foreign body.
 FILLER_WORDS = ("authentic", "realistic", "beautiful", "natural", "detailed", "vivid", "clear", "cinematic")
 
@@ -56,7 +57,7 @@ class Clip:
     speed: float
     jitter: float = 0.0  # standard deviation of the sprite's per-frame displacement, px
     pulse: float = 0.0  # standard deviation of the sprite's per-frame relative size
-    flicker: float = 0.0  # standard deviation of the sprite's per-frame brightness gain
+    flicker: float = 0.0  # standard deviation of the picture's per-frame brightness gain
     seed: int = 0
 
     @property
@@ -73,7 +74,7 @@ def uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def random_clip(generator: torch.Generator, fault_share: float = 0.3, **fixed: str) -> Clip:
+def random_clip(generator: torch.Generator, fault_share: float = 0.6, **fixed: str) -> Clip:
     """Draws a clip; `fixed` pins any of shape, colour, ground, direction. The sprite never leaves the frame."""
     shape = fixed.get("shape") or choose(SHAPES, generator)
     colour = fixed.get("colour") or choose(COLOURS, generator)
@@ -91,7 +92,7 @@ def random_clip(generator: torch.Generator, fault_share: float = 0.3, **fixed: s
         return clip
     jitter, pulse, flicker = (
         uniform(*span, generator) if float(torch.rand((), generator=generator)) < 0.6 else 0.0
-        for span in ((1.5, 4.0), (0.04, 0.10), (0.08, 0.2))
+        for span in ((1.5, 4.0), (0.04, 0.10), (0.04, 0.10))
     )
     return replace(clip, jitter=jitter or 2.0, pulse=pulse, flicker=flicker)
 
@@ -169,8 +170,9 @@ def render(clip: Clip, frames: int = FRAMES) -> tuple[Tensor, Tensor, Tensor]:
     mask = (edge - distance + 0.5).clamp(0, 1)
     # Shading that travels with the sprite, so that its inside has a motion that can be seen.
     shade = 1 - 0.2 * (distance / scale[:, None, None]) ** 2 + 0.08 * torch.sin(4 * (x + y) / scale[:, None, None])
-    sprite = torch.tensor(COLOURS[clip.colour])[None, :, None, None] * (shade * gain[:, None, None])[:, None]
-    video = torch.lerp(ground[None].expand(frames, -1, -1, -1), sprite, mask[:, None]).clamp(0, 1)
+    sprite = torch.tensor(COLOURS[clip.colour])[None, :, None, None] * shade[:, None]
+    video = torch.lerp(ground[None].expand(frames, -1, -1, -1), sprite, mask[:, None])
+    video = (video * gain[:, None, None, None]).clamp(0, 1)
 
     # A point of the sprite moves with its centre and its scale; the ground stands still.
     step = centre[1:] - centre[:-1]
