@@ -13,7 +13,7 @@ def low_pass(shape: tuple[int, int, int], stop: float, order: int = 4) -> Tensor
         shape: F, h, w. stop: where half is let through, as a share of the highest frequency.
     """
     axes = torch.meshgrid(*(2 * torch.fft.fftfreq(n) for n in shape), indexing="ij")
-    squared = sum(axis.square() for axis in axes) / stop**2
+    squared = torch.stack(axes).square().sum(dim=0) / stop**2
     return (1 / (1 + squared**order)).unsqueeze(1)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings import GuidanceSettings
+from .arms import Arm
 from .evidence import FOLDER, write_evidence
 from .report import draw, markdown
 from .run import FIRST_SEED, WEIGHTS, RunConfig, run_suite
@@ -26,6 +27,7 @@ def add_to(commands: Any) -> None:
     )
     evaluate.add_argument("--suite", choices=SEEDS, default="quick",
                           help="quick: three controls; paper: its ablations; peers: other methods")
+    evaluate.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms of the suite, and plain")
     evaluate.add_argument("--seeds", type=int, help="prompts and seeds; without it as many as the suite is made for")
     evaluate.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seeds are this one and the next ones")
     evaluate.add_argument("--out", type=Path, help="folder for the results; without it output/evaluate/SUITE")
@@ -48,6 +50,15 @@ def add_to(commands: Any) -> None:
     evidence.set_defaults(run=lambda options: write_evidence(options.folder, options.add))
 
 
+def choose_arms(arms: list[Arm], names: list[str] | None) -> list[Arm]:
+    """The named arms and plain, in the suite's order; ValueError names one that is not in the suite."""
+    known = [arm.name for arm in arms]
+    unknown = [name for name in names or [] if name not in known]
+    if unknown:
+        raise ValueError(f"--arms: {', '.join(unknown)} not in this suite, expected some of: {', '.join(known)}.")
+    return [arm for arm in arms if names is None or arm.name in ("plain", *names)]
+
+
 def run_evaluate(options: argparse.Namespace) -> None:
     seeds = SEEDS[options.suite] if options.seeds is None else options.seeds
     if seeds < 2:
@@ -60,12 +71,15 @@ def run_evaluate(options: argparse.Namespace) -> None:
         options.suite, options.settings, options.words, options.word, options.steps, options.flow_model,
         options.weights, options.other_discriminator,
     )
-    rows = run_suite(config, seeds, options.first_seed, out, options.workers,
+    arms = choose_arms(suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator)), options.arms)
+    rows = run_suite(config, arms, seeds, options.first_seed, out, options.workers,
                      cost=not options.no_cost and options.suite != "quick")
-    arms = suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator))
     summary = summarise(rows, arms, config.fingerprint())
+    if options.arms:
+        summary["chosen"] = options.arms
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    draw(summary, out / "report.png")
-    report = markdown(summary, "report.png")
+    if len(arms) > 1:
+        draw(summary, out / "report.png")
+    report = markdown(summary, "report.png" if len(arms) > 1 else None)
     (out / "report.md").write_text(report, encoding="utf-8")
     print(report)

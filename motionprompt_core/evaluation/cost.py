@@ -9,23 +9,36 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 
-class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors made inside that are alive at once.
+class Cost(TorchDispatchMode):
+    """Counts what is computed inside, on any device.
+
+    Torch's own FlopCounterMode hooks into modules, which forbids gradients for a leaf that a module is given; hence
+    only its formulas are used.
 
     Attributes:
-        peak: the most there were, bytes.
+        flops: floating-point operations of matrix products, convolutions and attention, backward passes included.
+        alive, peak: bytes of the tensors made inside that are alive, and the most there were.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.alive = self.peak = 0
+        self.flops = self.alive = self.peak = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        formula = _formula(func)
+        if formula is None and func is not torch.ops.prim.device.default:
+            with self:  # an operation that is made of others is counted by them
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
         for leaf in tree_leaves(out):
             if isinstance(leaf, torch.Tensor):
                 self._count(leaf.untyped_storage())
@@ -44,19 +57,19 @@ class PeakMemory(TorchDispatchMode):
         self.alive -= size
 
 
-# torch's counter knows attention on GPUs only.
-_CPU_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-        lambda q, k, v, *_, out_shape=None, **__: sdpa_flop_count(q, k, v),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        lambda grad, q, k, v, *_, out_shape=None, **__: sdpa_backward_flop_count(grad, q, k, v),
-}
+def _formula(func: Any) -> Callable[..., int] | None:
+    """Operations of a call, from its arguments and `out_val`; torch's table knows attention on GPUs only."""
+    packet = func._overloadpacket
+    if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+        return lambda q, k, v, *_, **__: sdpa_flop_count(q.shape, k.shape, v.shape)
+    if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        return lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
+    return flop_registry.get(packet)
 
 
 def measure(work: Callable[[], object]) -> dict[str, float]:
-    """Floating-point operations of `work` (of matrix products, convolutions and attention, the backward pass included),
-    and the peak of the tensors alive in it, in bytes, without what was there before (the weights)."""
-    flops, memory = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION), PeakMemory()
-    with flops, memory:
+    """Operations of `work`, and the peak of the tensors alive in it, in bytes, without what was there before (the
+    weights)."""
+    with Cost() as cost:
         work()
-    return {"flops": float(flops.get_total_flops()), "memory": float(memory.peak)}
+    return {"flops": float(cost.flops), "memory": float(cost.peak)}

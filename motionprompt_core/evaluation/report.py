@@ -26,9 +26,9 @@ def markdown(summary: dict[str, Any], plot: str | None = None) -> str:
     controls = [name for name in summary["arms"] if name not in ("plain", "motionprompt")]
     columns = [("motionprompt", name) for name in controls]
     parts += [_differences(summary, columns, "MotionPrompt minus every other arm", METRICS)]
-    parts += [_cost(summary)]
+    parts += [_cost(summary), _ahead(summary)]
     parts += [_findings(summary)] if summary["findings"] else []
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _against_plain(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -45,6 +45,7 @@ def find(summary: dict[str, Any], arm: str, against: str, metric: str) -> dict[s
 def command(summary: dict[str, Any]) -> str:
     """What reproduces the numbers."""
     config, parts = summary["config"], [f"python -m motionprompt_core evaluate --suite {summary['suite']}"]
+    parts += ["--arms " + " ".join(f'"{name}"' for name in summary["chosen"])] if summary.get("chosen") else []
     parts += [f"--seeds {summary['seeds']} --first-seed {summary['first_seed']}"]
     parts += [f"--word {config['fixed_word']}"] + ([f"--words \"{config['words']}\""] if config["words"] else [])
     parts += [f"--steps {config['steps']}"] if config["steps"] != 20 else []
@@ -91,6 +92,8 @@ def cell(found: dict[str, Any]) -> str:
 
 
 def _differences(summary: dict[str, Any], pairs: list[tuple[str, str]], title: str, metrics: dict[str, int]) -> str:
+    if not pairs:
+        return ""
     rows = []
     for arm, against in pairs:
         found = [find(summary, arm, against, metric) for metric in metrics]
@@ -111,9 +114,37 @@ def _cost(summary: dict[str, Any]) -> str:
             f"{gained['mean'] / extra:+.3g} [{gained['low'] / extra:+.3g}, {gained['high'] / extra:+.3g}]")
         ratios = [f"{arm[key]:.2f}" if key in arm else "-" for key in ("flops_ratio", "time_ratio", "memory_ratio")]
         rows.append([name, *ratios, per_flop])
+    if len(rows) < 2:
+        return ""
     return "**Cost** of a video, as a ratio to plain.\n\n" + _table(
         ["", "operations", "processor time (median)", "peak memory besides the weights",
          "coherence gained per extra plain video's operations"], rows)
+
+
+def _ahead(summary: dict[str, Any]) -> str:
+    """Who beats MotionPrompt, in words: by coherence with an interval, and by its mean per extra operation."""
+    arms = summary["arms"]
+    if "motionprompt" not in arms or len(arms) < 3:
+        return ""
+    others = [name for name in arms if name not in ("plain", "motionprompt")]
+    found = {name: find(summary, "motionprompt", name, "coherence") for name in others}
+    better, worse = ([name for name in others if test(found[name])] for test in (
+        lambda d: d["high"] < 0, lambda d: d["low"] > 0))
+    undecided = [name for name in others if name not in better + worse]
+    text = (f"More coherent than MotionPrompt, by an interval that leaves out 0: {_names(better)}. Less coherent: "
+            f"{_names(worse)}. Not told apart: {_names(undecided)}.")
+    ratio = arms["motionprompt"].get("flops_ratio")
+    if ratio is None:
+        return text
+    gains = {name: find(summary, name, "plain", "coherence")["mean"] for name in ("motionprompt", *others)}
+    extra = {name: max(arms[name].get("flops_ratio", 1.0) - 1, 1e-9) for name in gains}
+    mine = gains["motionprompt"] / extra["motionprompt"]
+    ahead = [name for name in others if gains[name] > 0 and gains[name] / extra[name] > mine]
+    return f"{text} More coherence gained per extra operation than MotionPrompt (means): {_names(ahead)}."
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _findings(summary: dict[str, Any]) -> str:

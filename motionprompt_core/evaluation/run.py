@@ -22,7 +22,7 @@ from ..discriminator import load_discriminator
 from ..flow import load_flow_model
 from ..metrics import evaluate_video
 from ..settings import GuidanceSettings
-from .arms import Networks
+from .arms import Arm, Networks
 from .cost import measure
 from .suites import Suite, suite_arms
 
@@ -136,15 +136,15 @@ def read_lines(path: Path, fingerprint: dict[str, Any]) -> list[dict[str, Any]]:
     return whole[1:]
 
 
-def run_suite(config: RunConfig, seeds: int, first_seed: int, out: Path, workers: int = 2,
+def run_suite(config: RunConfig, arms: list[Arm], seeds: int, first_seed: int, out: Path, workers: int = 2,
               cost: bool = True) -> list[dict[str, Any]]:
     """All lines of a suite, from `out`/results.jsonl as far as they are there, the others made and written now.
 
     Args:
+        arms: of the suite; not necessarily all.
         seeds: how many, from `first_seed` on; the seed draws the prompt too.
         cost: also count every arm's operations and memory.
     """
-    arms = suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator))
     fingerprint, path = config.fingerprint(), out / "results.jsonl"
     rows = read_lines(path, fingerprint)
     done = {(row["arm"], row["seed"]) for row in rows}
