@@ -48,12 +48,12 @@ def randomise(module: torch.nn.Module, seed: int, gain: float = 1.0) -> None:
 
 
 def tiny_model(
-    seed: int = 0, dtype: torch.dtype = torch.float32, manual_cast: torch.dtype | None = None
+    seed: int = 0, dtype: torch.dtype = torch.float32, manual_cast: torch.dtype | None = None, operations: Any = None
 ) -> ModelPatcher:
     """A MODEL that AnimateDiff-Evolved takes for SD1.5.
 
     Args:
-        dtype: of the weights. manual_cast: what ComfyUI computes in, if not in that.
+        dtype: of the weights. manual_cast: what ComfyUI computes in, if not in that. operations: the layers to use.
     """
     config = comfy.supported_models.SD15(
         {
@@ -77,6 +77,7 @@ def tiny_model(
         }
     )
     config.set_inference_dtype(dtype, manual_cast)
+    config.custom_operations = operations
     model = config.get_model({}, device=torch.device("cpu"))
     randomise(model.diffusion_model, seed)
     device = comfy.model_management.get_torch_device()
