@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def save_copies() -> AbstractContextManager[None]:
@@ -21,6 +22,21 @@ def save_copies() -> AbstractContextManager[None]:
 
 def _copy_unless_leaf(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_leaf else tensor.clone()
+
+
+@contextmanager
+def constant_layers(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it no gradient flows through these layers: what they make is taken as given."""
+    replaced = [(layer, layer.__dict__.get("forward"), layer.forward) for layer in layers]
+    try:
+        for layer, _, forward in replaced:
+            layer.__dict__["forward"] = torch.no_grad()(forward)
+        yield
+    finally:
+        for layer, own, _ in reversed(replaced):
+            del layer.__dict__["forward"]
+            if own is not None:
+                layer.__dict__["forward"] = own
 
 
 def power_of_two_scale(gradient: Tensor, target: float = 1.0) -> float:

@@ -13,8 +13,10 @@ The model is seen through the five functions of `GuidedModel`; whoever hosts it 
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from .autograd import backward_scaled
 from .decoding import Decoder, count_frames, decode_frames
+from .economy import ECONOMIES
 from .losses import adversarial_loss, embedding_regulariser, motion_floor, total_variation
 from .report import FlowSample, IterationReport, StepReport
 from .settings import GuidanceSettings
@@ -48,6 +51,8 @@ class GuidedModel:
             are.
         check: called between the parts of an iteration; may raise to stop (a user's interrupt).
         half: the denoiser computes in half precision, so that an overflow in the backward pass is worth a second try.
+        late: makes a context in which `predict_x0` takes what the denoiser's early layers make as given, for mode
+            "fast"; None if the denoiser has no such layers.
     """
 
     encode: Callable[[Mapping[str, Tensor]], Any]
@@ -58,6 +63,7 @@ class GuidedModel:
     mix: Callable[[Tensor], Tensor] | None = None
     check: Callable[[], None] = _do_nothing
     half: bool = False
+    late: Callable[[], AbstractContextManager[None]] | None = None
 
 
 @dataclass
@@ -70,6 +76,17 @@ class MotionLoss:
     phi: Tensor | None
     flow: Tensor
     floor: Tensor | None = None
+
+    def detached(self) -> MotionLoss:
+        """The same numbers, cut off from their graph."""
+        return MotionLoss(**{key: None if part is None else part.detach() for key, part in self.__dict__.items()})
+
+    @staticmethod
+    def mean(losses: list[MotionLoss]) -> MotionLoss:
+        """Means of the numbers, and the first flow."""
+        columns = {key: [loss.__dict__[key] for loss in losses] for key in losses[0].__dict__ if key != "flow"}
+        means = {key: None if parts[0] is None else torch.stack(parts).mean() for key, parts in columns.items()}
+        return MotionLoss(**means, flow=losses[0].flow)
 
 
 class NonFiniteError(ArithmeticError):
@@ -134,6 +151,9 @@ class PromptOptimiser:
         tokens: the learnable tokens S, changed in place.
         settings: see `GuidanceSettings`.
         seed: of the frame pairs, the only thing drawn at random; the global generators are left alone.
+
+    Attributes:
+        economy: what is left out to save time and memory; that of the settings' mode unless changed.
     """
 
     def __init__(self, tokens: LearnableTokens, settings: GuidanceSettings, seed: int):
@@ -141,6 +161,7 @@ class PromptOptimiser:
         self.settings = settings
         # Not the seed itself, whose numbers have already become the video's noise.
         self.generator = torch.Generator("cpu").manual_seed((seed ^ 0x6D6F74696F6E) & 0x7FFFFFFFFFFFFFFF)
+        self.economy = ECONOMIES[settings.mode]
         self._adam: torch.optim.Adam | None = None
         self._steps_taken = 0
 
@@ -154,7 +175,8 @@ class PromptOptimiser:
         """Run K iterations at one sampling step and write them into `step`.
 
         A loss or gradient that is not finite ends the step: the tokens go back to what they were before it,
-        `step.fallback` says why, and nothing is raised. Any other error also leaves the tokens as they were.
+        `step.fallback` says why, and nothing is raised. Any other error also leaves the tokens as they were, and the
+        step can be tried again.
 
         Args:
             compare: look at one pair's flow again afterwards (one more evaluation, without gradient) and return it,
@@ -164,16 +186,16 @@ class PromptOptimiser:
         started = time.perf_counter()
         if self.settings.reset_tokens:
             self.tokens.reset()
-        before = self.tokens.detached()
+        before, state = self.tokens.detached(), self._state()
         adam = self._optimiser()
-        pairs: list[tuple[int, int]] | None = None
+        pairs: list[list[tuple[int, int]]] | None = None
         first: tuple[tuple[int, int], Tensor] | None = None
         try:
             unguided = self._unguided(model) if self.settings.preserve_motion > 0 else None
-            for _ in range(self.settings.iterations):
+            for _ in range(1 if self.economy.pooled else self.settings.iterations):
                 pairs = None if self.settings.resample_pairs else pairs
                 loss, pairs = self._iterate(model, step, adam, pairs, unguided)
-                first = first or (pairs[0], loss.flow[0].detach().float().cpu())
+                first = first or (pairs[0][0], loss.flow[0].detach().float().cpu())
                 if on_iteration is not None:
                     on_iteration(step)
             return self._compare(model, step.step, *first) if compare and first else None
@@ -182,37 +204,36 @@ class PromptOptimiser:
             step.fallback = str(error)
             return None
         except BaseException:
-            self._undo(before)
+            self.tokens.load(before)
+            self._adam, momentum, drawn, taken = state
+            self._steps_taken = taken - 1
+            self.generator.set_state(drawn)
+            if self._adam is not None:
+                self._adam.load_state_dict(momentum)
             raise
         finally:
             self._steps_taken += 1
             step.seconds = time.perf_counter() - started
 
     def _iterate(
-        self, model: GuidedModel, step: StepReport, adam: torch.optim.Adam, pairs: list[tuple[int, int]] | None,
-        unguided: Tensor | None = None,
-    ) -> tuple[MotionLoss, list[tuple[int, int]]]:
+        self, model: GuidedModel, step: StepReport, adam: torch.optim.Adam,
+        pairs: list[list[tuple[int, int]]] | None, unguided: Tensor | None = None,
+    ) -> tuple[MotionLoss, list[list[tuple[int, int]]]]:
         rows = self.tokens.parameters()
         cond = model.encode(self.tokens.rows)
         model.check()
-        x0 = model.predict_x0(cond)
+        with model.late() if self.economy.late and model.late is not None else nullcontext():
+            x0 = model.predict_x0(cond)
         model.check()
-        pairs = pairs or draw_pairs(count_frames(model.decode, x0), self.settings, self.generator)
-
+        pairs = pairs or self._draw(count_frames(model.decode, x0))
         # The backward pass stops at x0 and goes on from there: the decoder's and the flow's memory is free again
-        # when the
-        # denoiser's backward pass begins, and its gradient can be scaled to what half precision holds.
-        x0_leaf = x0.detach().requires_grad_()
-        mixed = x0_leaf if model.mix is None else model.mix(x0_leaf)
-        loss = motion_loss(model, mixed, pairs, self.settings, unguided)
-        _require_finite(loss.total, "loss")
+        # when the denoiser's backward pass begins, and its gradient can be scaled to what half precision holds.
+        loss, x0_gradient = self._look(model, x0.detach(), pairs, unguided)
         gradients = [torch.zeros_like(row) for row in rows]
-        if loss.total.requires_grad:
-            (x0_gradient,) = torch.autograd.grad(loss.total, x0_leaf)
-            _require_finite(x0_gradient, "gradient of the loss for the latents")
+        if x0_gradient is not None and x0.requires_grad:
             model.check()
             gradients = backward_scaled(x0, x0_gradient, rows, retries=2 if model.half else 0)
-        del x0, x0_leaf, cond
+        del x0, cond
 
         total, reg = loss.total.detach(), None
         if self.settings.lambda_reg > 0:
@@ -230,9 +251,32 @@ class PromptOptimiser:
         drift, cosine = self.tokens.drift()
         parts = (loss.disc, loss.tv, reg, loss.phi, loss.floor)
         disc, tv, reg, phi, floor = (None if part is None else float(part.detach()) for part in parts)
-        step.iterations.append(IterationReport(float(total), disc, tv, reg, phi, norm, drift, cosine, pairs, floor))
+        seen = [pair for group in pairs for pair in group]
+        step.iterations.append(IterationReport(float(total), disc, tv, reg, phi, norm, drift, cosine, seen, floor))
         model.check()
         return loss, pairs
+
+    def _draw(self, num_frames: int) -> list[list[tuple[int, int]]]:
+        """Pairs in the groups that are decoded together; as many as the iterations would draw if they are pooled."""
+        draws = self.settings.iterations if self.economy.pooled and self.settings.resample_pairs else 1
+        groups = [draw_pairs(num_frames, self.settings, self.generator) for _ in range(draws)]
+        return [[pair] for group in groups for pair in group] if self.economy.one_by_one else groups
+
+    def _look(
+        self, model: GuidedModel, x0: Tensor, groups: list[list[tuple[int, int]]], unguided: Tensor | None
+    ) -> tuple[MotionLoss, Tensor | None]:
+        """The groups' mean loss, without a graph, and its gradient for x0; one group after the other."""
+        losses, gradient = [], None
+        for pairs in groups:
+            leaf = x0.requires_grad_()
+            loss = motion_loss(model, leaf if model.mix is None else model.mix(leaf), pairs, self.settings, unguided)
+            _require_finite(loss.total, "loss")
+            if loss.total.requires_grad:
+                (found,) = torch.autograd.grad(loss.total, leaf)
+                _require_finite(found, "gradient of the loss for the latents")
+                gradient = found if gradient is None else gradient.add_(found)
+            losses.append(loss.detached())
+        return MotionLoss.mean(losses), None if gradient is None else gradient / len(groups)
 
     def _move(self, adam: torch.optim.Adam, gradients: list[Tensor]) -> float:
         """One Adam update; returns the gradients' norm before clipping."""
@@ -248,6 +292,8 @@ class PromptOptimiser:
     def _optimiser(self) -> torch.optim.Adam:
         settings = self.settings
         lr = settings.strength * settings.learning_rate * max(0.0, 1.0 - settings.lr_decay * self._steps_taken)
+        if self.economy.pooled:  # K moves by one pair add up; those by different pairs partly cancel
+            lr *= settings.iterations ** (0.5 if settings.resample_pairs else 1.0)
         adam = self._adam
         if adam is None or settings.fresh_adam:
             groups = [{"params": [row], "key": key} for key, row in self.tokens.rows.items()]
@@ -255,6 +301,11 @@ class PromptOptimiser:
         for group in adam.param_groups:
             group["lr"] = lr * (self.tokens.rms(group["key"]) if settings.lr_unit == "relative" else 1.0)
         return adam
+
+    def _state(self) -> tuple[torch.optim.Adam | None, Any, Tensor, int]:
+        """What a step changes beside the tokens, so that one that failed can be tried again as if nothing had been."""
+        momentum = None if self._adam is None else copy.deepcopy(self._adam.state_dict())
+        return self._adam, momentum, self.generator.get_state(), self._steps_taken
 
     def _undo(self, rows: Mapping[str, Tensor]) -> None:
         self.tokens.load(rows)

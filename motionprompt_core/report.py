@@ -82,7 +82,7 @@ class GuidanceReport:
         num_steps: length of the schedule. passes: how often it was gone through.
         planned: the steps that were to be guided.
         missed: planned steps that the sampler leapt over.
-        notes: things the user should know.
+        notes: things the user should know. estimate: what the run was expected to cost, in words.
         seconds: time spent optimising. sampling_seconds: the whole run. peak_memory: bytes, where the device can tell.
     """
 
@@ -95,6 +95,7 @@ class GuidanceReport:
     steps: list[StepReport] = field(default_factory=list)
     flow: list[FlowSample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    estimate: str = ""
     sampling_seconds: float = 0.0
     peak_memory: int | None = None
 
@@ -126,7 +127,9 @@ class GuidanceReport:
             if first.phi is not None and last.phi is not None:
                 lines.append(f"phi: {first.phi:.3f} -> {last.phi:.3f}")
             lines.append(f"token drift: {last.drift:.4g} (cosine {last.cosine:.4f})")
-        lines.append(f"seconds: {self.seconds:.1f} optimising, {self.sampling_seconds:.1f} in all")
+        plain = self.sampling_seconds - self.seconds
+        times = f" ({self.sampling_seconds / plain:.2f} times the rest)" if self.seconds > 0 and plain > 0 else ""
+        lines.append(f"seconds: {self.seconds:.1f} optimising, {self.sampling_seconds:.1f} in all{times}")
         if self.peak_memory is not None:
             lines.append(f"peak memory: {self.peak_memory / 2**30:.2f} GiB")
         lines += [f"step {step.step} was not guided: {step.fallback}" for step in self.steps if step.fallback]

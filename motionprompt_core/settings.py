@@ -16,6 +16,7 @@ OUTSIDE_WINDOW = ("plain", "tokens")
 LOSS_ON = ("cond", "cfg")
 LR_UNITS = ("absolute", "relative")
 CHECKPOINTING = ("auto", "on", "off")
+MODES = ("exact", "balanced", "fast")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class GuidanceSettings:
             flow should be no slower than with the tokens as they began, at the same step. 0 is the paper, whose
             motion shrinks; above it a guided step costs one more evaluation, and an iteration one more decoding and
             flow, both without gradient.
+        mode: "exact" is the paper's loop, K evaluations per guided step. "balanced" looks at the pairs of all K
+            iterations in one evaluation and makes one larger move. "fast" does the same with the
+            gradient of the denoiser's late layers only. docs/cost.md compares them.
     """
 
     strength: float = 1.0
@@ -85,6 +89,7 @@ class GuidanceSettings:
     grad_clip: float = 0.0
     checkpointing: Literal["auto", "on", "off"] = "auto"
     preserve_motion: float = 0.0
+    mode: Literal["exact", "balanced", "fast"] = "exact"
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, 0, 10, "0 switches the guidance off")
@@ -111,6 +116,7 @@ class GuidanceSettings:
         check_choice("loss_on", self.loss_on, LOSS_ON)
         check_choice("lr_unit", self.lr_unit, LR_UNITS)
         check_choice("checkpointing", self.checkpointing, CHECKPOINTING)
+        check_choice("mode", self.mode, MODES)
         check_integer("pairs", self.pairs, 1, 1000, "the paper's reading is 1")
         check_integer("max_gap", self.max_gap, 0, 100000, "0 lets a pair lie any distance apart")
         check_number("preserve_motion", self.preserve_motion, 0, 1e6, "0 lets the motion shrink")

@@ -12,6 +12,7 @@ from ..motionprompt_core.settings import (
     CHECKPOINTING,
     LOSS_ON,
     LR_UNITS,
+    MODES,
     OUTSIDE_WINDOW,
     TV_REDUCTIONS,
     GuidanceSettings,
@@ -247,6 +248,14 @@ def advanced() -> list[Any]:
             "step.",
             round=0.001,
             optional=True,
+        ),
+        _choice(
+            "mode",
+            d.mode,
+            MODES,
+            "How much is computed for the guidance. exact: the paper's way, one evaluation per iteration. balanced: "
+            "one evaluation per guided step serves all iterations, for about half of the extra time. fast: the same "
+            "with a coarser gradient, for the least time and memory.",
         ),
     ]
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..autograd import constant_layers
 from ..flow import FlowModel
 from ..guidance import GuidedModel, PromptOptimiser
 from ..report import GuidanceReport, StepReport
@@ -169,8 +170,10 @@ class DemoPipeline:
             record = StepReport(step, float(((1 - self.alphas[t]) / self.alphas[t]).sqrt()))
             report.steps.append(record)
             mix = (lambda x0: torch.lerp(uncond, x0, self.cfg)) if settings.loss_on == "cfg" else None
+            unet = self.weights.unet
             model = GuidedModel(
-                encode, lambda c: self.predict_x0(x, t, c), self.decode, self.flow, self.discriminator, mix
+                encode, lambda c: self.predict_x0(x, t, c), self.decode, self.flow, self.discriminator, mix,
+                late=lambda: constant_layers((unet.down0, unet.down1, unet.down2)),
             )
             with torch.enable_grad():
                 optimiser.optimise(model, record)

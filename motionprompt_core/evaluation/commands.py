@@ -26,7 +26,7 @@ def add_to(commands: Any) -> None:
         "summary.json, report.md, report.png.",
     )
     evaluate.add_argument("--suite", choices=SEEDS, default="quick",
-                          help="quick: three controls; paper: its ablations; peers: other methods")
+                          help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save")
     evaluate.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms of the suite, and plain")
     evaluate.add_argument("--seeds", type=int, help="prompts and seeds; without it as many as the suite is made for")
     evaluate.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seeds are this one and the next ones")

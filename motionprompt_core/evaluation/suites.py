@@ -8,8 +8,8 @@ from typing import Literal
 
 from .arms import MOTIONPROMPT, PLAIN, UNOPTIMISED, Arm, fixed_word
 
-Suite = Literal["quick", "paper", "peers"]
-SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64}
+Suite = Literal["quick", "paper", "peers", "modes"]
+SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64}
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,12 @@ PAPER = (
 OTHER_DISCRIMINATOR = Arm("other discriminator", "trained on another model's videos", discriminator="other")
 PRESERVE = Arm("preserve motion", "MotionPrompt with preserve_motion 1", settings={"preserve_motion": 1.0})
 
+MODES = (
+    Arm("balanced", "one evaluation per guided step", settings={"mode": "balanced"}),
+    Arm("fast", "the same with the gradient of the late layers", settings={"mode": "fast"}),
+    Arm("balanced, every 2nd step", "half of the guided steps", settings={"mode": "balanced", "every": 2}),
+)
+
 
 def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> list[Arm]:
     """The arms of a suite, the plain sampler first.
@@ -82,6 +88,8 @@ def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> li
         ValueError: the peers are not there, as in an installed pack.
     """
     arms = [PLAIN, MOTIONPROMPT, UNOPTIMISED, fixed_word(word)]
+    if suite == "modes":
+        return [PLAIN, MOTIONPROMPT, *MODES]
     if suite == "quick":
         return arms
     if suite == "paper":

@@ -7,7 +7,7 @@ moves its motion modules from one context window to the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.checkpoint import checkpoint
 
 # Where AnimateDiff-Evolved puts its GroupNorm over all frames (motion models v1 and v2).
 _GROUP_NORMS = (
@@ -24,17 +26,23 @@ _GROUP_NORMS = (
 
 
 @contextmanager
-def checkpointed(model: nn.Module, again: Callable[[], Any]) -> Iterator[None]:
-    """Within it the blocks of a diffusion model are checkpointed.
+def checkpointed(
+    found: Iterable[nn.Module], again: Callable[[], Any], in_place: bool = False, whole: bool = False
+) -> Iterator[None]:
+    """Within it these blocks are checkpointed.
 
     Args:
+        found: from `blocks` or `decoder_blocks`.
         again: makes a context manager to run a block's second forward pass in, as the backward pass may be on another
             thread.
+        in_place: the blocks change their input in place (transformers do); takes more memory when run again.
+        whole: for a network whose blocks are checkpointed as well: keeps nothing of them until it is run again.
     """
-    found = list(blocks(model))
+    found = list(found)
+    kind = _WholeCheckpoint if whole else _InPlaceCheckpoint if in_place else _Checkpoint
     try:
         for block in found:
-            block.__dict__["forward"] = _Checkpoint(block, block.forward, again)
+            block.__dict__["forward"] = kind(block, block.forward, again)
         yield
     finally:
         for block in found:
@@ -55,6 +63,23 @@ def blocks(model: nn.Module) -> Iterator[nn.Module]:
             yield from blocks(child)
 
 
+def is_unet(network: nn.Module) -> bool:
+    """Whether the network's blocks are a UNet's, which leave their input as it is."""
+    return any(isinstance(module, TimestepEmbedSequential) for module in network.modules())
+
+
+def decoder_blocks(autoencoder: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of an autoencoder's decoder: what has layers of its own and is not only a container."""
+    decoder: Any = getattr(autoencoder, "decoder", getattr(autoencoder, "taesd_decoder", None))
+    waiting: list[nn.Module] = [] if decoder is None else list(decoder.children())
+    while waiting:
+        module = waiting.pop()
+        if type(module).forward in (nn.Module.forward, nn.Sequential.forward):
+            waiting += module.children()
+        elif next(module.children(), None) is not None:
+            yield module
+
+
 class _Checkpoint:
     """A block's forward, run under a checkpoint."""
 
@@ -70,6 +95,28 @@ class _Checkpoint:
         # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
         args = tuple(_copy(arg) for arg in args)
         seen = _World(self.block, args, kwargs)
+        first = True
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal first
+            if first:
+                first = False
+                return self.forward(*args, **kwargs)
+            with self.again(), seen.restored():
+                return self.forward(*(_shallow(arg) for arg in seen.filled(args)), **seen.keywords)
+
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+class _InPlaceCheckpoint(_Checkpoint):
+    """The same for blocks that change their input in place."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self.forward(*args, **kwargs)
+        # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
+        args = tuple(_copy(arg) for arg in args)
+        seen = _World(self.block, args, kwargs)
 
         def again() -> None:
             with self.again(), seen.restored():
@@ -78,6 +125,45 @@ class _Checkpoint:
         # Transformers change their input in place.
         with _Recomputed(again).saved_tensors():
             return self.forward(*(_copy(arg) for arg in args), **kwargs)
+
+
+class _WholeCheckpoint(_Checkpoint):
+    """A network's forward without a graph; the backward pass runs it again with one, and through that."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return self.forward(*args, **kwargs)
+        leaves, structure = tree_flatten((args, kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        seen = _World(self.block, (), {})
+
+        def run(*inputs: Tensor) -> Tensor:
+            filled = list(leaves)
+            for place, value in zip(places, inputs, strict=True):
+                filled[place] = value
+            # New containers: blocks use up a ControlNet's lists, and write into the options.
+            args, kwargs = tree_unflatten(filled, structure)
+            return self.forward(*args, **kwargs)
+
+        def again(*inputs: Tensor) -> Tensor:
+            with self.again(), seen.restored():
+                return run(*inputs)
+
+        return _WholeFunction.apply(run, again, *(leaves[place] for place in places))
+
+
+class _WholeFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: Any, again: Any, *inputs: Tensor) -> Tensor:
+        ctx.again, ctx.inputs = again, inputs
+        return run(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        inputs = [tensor.detach().requires_grad_() for tensor in ctx.inputs]
+        with torch.enable_grad():
+            out = ctx.again(*inputs)
+        return None, None, *torch.autograd.grad(out, inputs, gradients, allow_unused=True)
 
 
 class _Recomputed:

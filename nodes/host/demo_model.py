@@ -52,6 +52,10 @@ class DemoUNet(torch.nn.Module):
     def dtype(self) -> torch.dtype:
         return self.unet.conv_in.weight.dtype
 
+    def early_layers(self) -> list[torch.nn.Module]:
+        """The down-blocks, which mode "fast" takes as given."""
+        return [self.unet.down0, self.unet.down1, self.unet.down2]
+
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options: dict[str, Any], **_: Any
     ) -> Tensor:

@@ -134,6 +134,28 @@ def computes_in_half(model: Any) -> bool:
     return (model.manual_cast_dtype or model.get_dtype()) == torch.float16
 
 
+def early_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers of a UNet's down-blocks, which mode "fast" takes as given; none for models of other kinds."""
+    own = getattr(network, "early_layers", None)
+    if own is not None:
+        return list(own())
+    return [layer for block in getattr(network, "input_blocks", ()) for layer in block.children()]
+
+
+def uses_windows(model_options: dict[str, Any]) -> bool:
+    """Whether AnimateDiff-Evolved evaluates the frames in windows, one after the other."""
+    state = model_options.get("transformer_options", {}).get("ADGS")
+    return state is not None and state.is_using_sliding_context()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether this says that the device, or the machine, has no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
 def check_interrupt() -> None:
     """Stop if the user pressed Cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()

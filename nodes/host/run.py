@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
 import torch
 from torch import Tensor, nn
 
-from ...motionprompt_core.autograd import save_copies
+from ...motionprompt_core.autograd import constant_layers, save_copies
+from ...motionprompt_core.economy import describe, leaner
 from ...motionprompt_core.guidance import GuidedModel
-from ...motionprompt_core.report import FlowSample, StepReport
+from ...motionprompt_core.report import StepReport
 from ...motionprompt_core.schedule import StepTracker
 from ...motionprompt_core.tokens import LearnableTokens
-from .checkpoints import checkpointed
+from .checkpoints import blocks, checkpointed, decoder_blocks, is_unet
 from .checks import evaluates_once_off_schedule
 from .conds import Conds, SwappableConds, without_gradient
 from .decode import FrameDecoder, SliceDecoder
-from .gradients import check_interrupt, computes_in_half, differentiable, gradient_options, normal_tensors
+from .gradients import (
+    check_interrupt,
+    computes_in_half,
+    differentiable,
+    early_layers,
+    gradient_options,
+    normal_tensors,
+    out_of_memory,
+    uses_windows,
+)
 from .memory import PeakMemory, gradient_memory
 from .models import modules_of
 from .tokens import Encoded, LearnablePrompt
@@ -52,6 +62,7 @@ class GuidedRun:
         self.decoder = decoder
         self.batch = batch
         self.tracker = StepTracker([1.0, 0.0])
+        self.short_of_memory = False
         self.memory = PeakMemory(guider.model_patcher.load_device)
 
     def patchers(self) -> list[Any]:
@@ -105,28 +116,54 @@ class GuidedRun:
     def _guide(
         self, step: int, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any
     ) -> None:
-        def attempt() -> tuple[StepReport, FlowSample | None]:
+        checkpointing = self._wants_checkpoints()
+        while True:
             report = StepReport(step, float(timestep.flatten()[0]), self.report.passes)
-            with self._guider_kept(), differentiable(self._modules()), self._checkpoints():
-                options = gradient_options(model_options)
-                evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), options, seed)
-                model, last = evaluation.as_guided_model(), step == max(self.report.planned)
-                return report, self.optimiser.optimise(model, report, last, self._progress)
-
-        try:
-            report, flow = attempt()
-        except RuntimeError as error:
-            if self.copies or "modified by an inplace operation" not in str(error):
-                raise
-            self.copies = True
-            report, flow = attempt()
+            try:
+                checkpoints = self._checkpoints(checkpointing, model_options)
+                with self._guider_kept(), differentiable(self._modules()), checkpoints:
+                    options = gradient_options(model_options)
+                    evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), options, seed)
+                    model, last = evaluation.as_guided_model(), step == max(self.report.planned)
+                    flow = self.optimiser.optimise(model, report, last, self._progress)
+                if report.fallback is None or self.settings.outside_window == "tokens":
+                    self._show_tokens()
+                else:
+                    self.guider.conds = self.swap.plain
+                break
+            except Exception as error:
+                remedy = self._remedy(error, checkpointing, report)
+                if remedy is None:
+                    raise
+                checkpointing = remedy
+            # Only here, where the failed attempt's tensors are no longer held by its traceback.
+            comfy.model_management.soft_empty_cache()
+            if report.fallback is not None:
+                self.guider.conds, flow = self.swap.plain, None
+                break
         self.report.steps.append(report)
         self.report.flow += [flow] if flow is not None else []
-        if report.fallback is None or self.settings.outside_window == "tokens":
-            self._show_tokens()
-        else:
-            self.guider.conds = self.swap.plain
         comfy.model_management.soft_empty_cache()
+
+    def _remedy(self, error: Exception, checkpointing: bool, report: StepReport) -> bool | None:
+        """Change what can be changed so that a failed step may be tried again.
+
+        Returns:
+            Whether to use checkpoints from now on, or None if the error has to be raised. If memory ran out and
+            nothing is left to save, the report's `fallback` is set: the step goes without guidance.
+        """
+        if not self.copies and "modified by an inplace operation" in str(error):
+            self.copies = True
+            return checkpointing
+        if not out_of_memory(error):
+            return None
+        found = leaner(self.optimiser.economy, checkpointing)
+        if found is None:
+            report.fallback = f"out of memory with {describe(self.optimiser.economy, checkpointing)}"
+            return checkpointing
+        self.optimiser.economy, self.short_of_memory = found[0], True
+        self.report.note(f"Memory ran out at step {report.step + 1}: from there on {describe(*found)}.")
+        return found[1]
 
     @contextmanager
     def _guider_kept(self) -> Iterator[None]:
@@ -156,14 +193,23 @@ class GuidedRun:
         texts = {key: without_gradient(text) for key, text in self.encode(self.optimiser.tokens.detached()).items()}
         self.guider.conds = self.swap.with_text(texts)
 
-    def _checkpoints(self) -> AbstractContextManager[None]:
-        network = self.guider.inner_model.diffusion_model
+    def _wants_checkpoints(self) -> bool:
         mode = self.settings.checkpointing
-        if mode == "auto":
+        if mode == "auto" and not self.short_of_memory:
             needed = gradient_memory(self.guider.model_patcher, self, self.swap.context["noise"].shape, False)
-            free = comfy.model_management.get_free_memory(self.guider.model_patcher.load_device)
-            mode = "on" if needed > free else "off"
-        return checkpointed(network, normal_tensors) if mode == "on" else nullcontext()
+            return needed > comfy.model_management.get_free_memory(self.guider.model_patcher.load_device)
+        return mode == "on" or self.short_of_memory
+
+    @contextmanager
+    def _checkpoints(self, on: bool, model_options: dict[str, Any]) -> Iterator[None]:
+        with ExitStack() as stack:
+            if on:
+                network, autoencoder = self.guider.inner_model.diffusion_model, self.patch.vae.first_stage_model
+                stack.enter_context(checkpointed(blocks(network), normal_tensors, in_place=not is_unet(network)))
+                if uses_windows(model_options):  # else the blocks of all windows are kept
+                    stack.enter_context(checkpointed([network], normal_tensors, whole=True))
+                stack.enter_context(checkpointed(decoder_blocks(autoencoder), normal_tensors))
+            yield
 
     def _modules(self) -> list[nn.Module]:
         modules = modules_of([self.guider.model_patcher, *getattr(self.guider, "loaded_models", []), *self.patchers()])
@@ -195,6 +241,7 @@ class _Evaluation:
 
     def as_guided_model(self) -> GuidedModel:
         patch = self.run.patch
+        early = early_layers(self.run.guider.inner_model.diffusion_model)
         return GuidedModel(
             encode=lambda rows: self.run.swap.with_text(self.run.encode(rows)),
             predict_x0=self.predict_x0,
@@ -204,6 +251,7 @@ class _Evaluation:
             mix=self._mixer() if self.run.settings.loss_on == "cfg" else None,
             check=self.run.check,
             half=computes_in_half(self.run.guider.inner_model),
+            late=(lambda: constant_layers(early)) if early else None,
         )
 
     def predict_x0(self, conds: Conds, cfg: float = 1.0) -> Tensor:

@@ -10,6 +10,7 @@ A run lives in the guider's transformer options, so that a patched model that is
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ from ...motionprompt_core.settings import GuidanceSettings
 from .checks import check_discriminator, check_frames, check_sampler
 from .conds import Conds, appended_latents, find_prompts, plain_conds, resolved, suffixes
 from .decode import decoder_for, frame_size
+from .estimate import cost_line
 from .memory import reserved
 from .models import ManagedModel
 from .run import GuidedRun
@@ -89,6 +91,8 @@ class MotionPromptPatch:
         try:
             conds = resolved(original_conds)
             run = self._begin(guider, conds, noise, sampler) if report.planned else None
+            if run is not None:
+                self._tell_cost(run, noise)
             transformer_options = {**original_options.get("transformer_options", {}), KEY: run}
             guider.model_options = {**original_options, "transformer_options": transformer_options}
             guider.conds = plain_conds(conds)
@@ -118,6 +122,12 @@ class MotionPromptPatch:
         self.flow.module.check_size(*frame_size(self.vae, noise))
         check_discriminator(self.flow, self.discriminator, self.report)
         return GuidedRun(self, guider, prompts, found, decoder, len(noise))
+
+    def _tell_cost(self, run: GuidedRun, noise: torch.Tensor) -> None:
+        self.report.estimate = cost_line(run, noise, self.report.num_steps)
+        logging.info(self.report.estimate)
+        if self.status is not None:
+            self.status(self.report.estimate)
 
     def _prepare_sampling(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any):
         run = _run_of(kwargs.get("model_options"))

@@ -1,0 +1,1 @@
+"""`python -m motionprompt_core bench`: what guidance costs beside plain sampling."""

@@ -1,0 +1,177 @@
+"""Modes that cost less, checkpoints, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+STAGES = ("text", "forward", "backward", "decode", "flow")
+
+
+def inject(tiny, monkeypatch, stage: str, times: int) -> list[str]:
+    """The next `times` passes through a stage of the optimisation find no memory; returns a list of those."""
+    failed: list[str] = []
+
+    def failing(function):
+        def call(*args, **kwargs):
+            if torch.is_grad_enabled() and len(failed) < times:
+                failed.append(stage)
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return function(*args, **kwargs)
+
+        return call
+
+    host = tiny.comfy.module("nodes.host.run")
+    guidance = tiny.comfy.module("motionprompt_core.guidance")
+    place, name = {
+        "text": (host.GuidedRun, "encode"),
+        "forward": (tiny.model.model.diffusion_model.time_embed, "forward"),
+        "backward": (guidance, "backward_scaled"),
+        "decode": (tiny.vae.first_stage_model, "decode"),
+        "flow": (tiny.flow.module, "estimate"),
+    }[stage]
+    monkeypatch.setattr(place, name, failing(getattr(place, name)))
+    return failed
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_when_memory_runs_out_a_leaner_way_takes_over(tiny, monkeypatch, stage):
+    before = tiny.stock()
+    with monkeypatch.context() as patch:
+        failed = inject(tiny, patch, stage, times=2)
+        latents, report = tiny.guided(checkpointing="off")
+    assert failed == [stage] * 2
+    assert report.state == "done" and report.guided == [0, 1]
+    assert latents.isfinite().all() and not torch.equal(latents, before)
+    assert "Memory ran out at step 1" in report.summary() and "late layers" in report.summary()
+    assert torch.equal(tiny.stock(), before)
+    again, report = tiny.guided(checkpointing="off")
+    assert "Memory ran out" not in report.summary()
+    assert torch.equal(again, tiny.guided(checkpointing="off")[0])
+
+
+@pytest.mark.parametrize("stage", ["forward", "flow"])
+def test_without_any_memory_the_video_is_the_plain_one(tiny, monkeypatch, stage):
+    before = tiny.stock()
+    with monkeypatch.context() as patch:
+        inject(tiny, patch, stage, times=1000)
+        latents, report = tiny.guided()
+    assert report.state == "done" and report.guided == []
+    assert torch.equal(latents, before)
+    assert "step 1 was not guided: out of memory" in report.summary().replace("step 0", "step 1")
+
+
+def test_a_step_that_is_tried_again_is_the_step_it_would_have_been(tiny, monkeypatch):
+    """Same frame pairs, same Adam: with checkpoints the gradient is the same up to rounding."""
+    untroubled, _ = tiny.guided(checkpointing="on", iterations=2)
+    with monkeypatch.context() as patch:
+        inject(tiny, patch, "backward", times=1)
+        latents, report = tiny.guided(checkpointing="off", iterations=2)
+    assert "Memory ran out" in report.summary()
+    torch.testing.assert_close(latents, untroubled, rtol=1e-3, atol=1e-3)
+
+
+def test_other_errors_are_not_swallowed(tiny, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(tiny.flow.module, "estimate", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        tiny.guided()
+
+
+def test_checkpoints_leave_the_gradient_as_it_is(tiny):
+    assert tiny.checkpointing_error() < 1e-4
+    assert tiny.checkpointing_error(mode="fast") < 1e-4
+
+
+@pytest.mark.ade
+@pytest.mark.parametrize("frames", [3, 6])
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
+def test_checkpoints_with_animatediff(tiny_ade, version, frames):
+    model = tiny_ade.animatediff(version, context_length=4)  # six frames slide
+    assert tiny_ade.checkpointing_error(model=model, latent_image=tiny_ade.latent(frames), pairs=3) < 1e-4
+
+
+def peak_of_guidance(tiny, frames: int, context_length: int | None) -> float:
+    """Most bytes alive while a step is optimised with checkpoints."""
+    guidance = tiny.comfy.module("motionprompt_core.guidance")
+    patch = tiny.comfy.module("nodes.host.sampling").MotionPromptPatch
+    meter = tiny.comfy.module("motionprompt_core.bench.measure").Meter
+    peaks: list[float] = []
+
+    class Measured(guidance.PromptOptimiser):
+        def optimise(self, *args, **kwargs):
+            with meter() as live:
+                result = super().optimise(*args, **kwargs)
+            peaks.append(live.peak)
+            return result
+
+    original, patch.optimiser = patch.optimiser, Measured
+    try:
+        model = tiny.animatediff("v2", context_length=context_length)
+        tiny.guided(model=model, latent_image=tiny.latent(frames), checkpointing="on", steps=2)
+    finally:
+        patch.optimiser = original
+    return peaks[0]
+
+
+@pytest.mark.ade
+def test_with_windows_more_frames_take_hardly_more_memory(tiny_ade):
+    one_window, many = (peak_of_guidance(tiny_ade, frames, 16) for frames in (16, 64))
+    assert many < 1.1 * one_window
+
+
+@pytest.mark.ade
+def test_without_windows_memory_grows_with_the_frames(tiny_ade):
+    short, long = (peak_of_guidance(tiny_ade, frames, None) for frames in (16, 32))
+    assert long < 2.1 * short
+
+
+def test_checkpoints_of_decoders_leave_the_pictures_and_save_memory(tiny):
+    checkpoints = tiny.comfy.module("nodes.host.checkpoints")
+    measure = tiny.comfy.module("motionprompt_core.bench.measure").measure
+    models = sys.modules[f"{tiny.comfy.node('TinyVideoModel').__module__}.models"]
+    with torch.inference_mode(False):
+        for vae in (models.tiny_vae(), models.tiny_taesd()):
+            network = vae.first_stage_model.requires_grad_(False)
+            latents = torch.randn(1, 4, 16, 16, requires_grad=True)
+            found, kept = [], []
+            for blocks in ([], list(checkpoints.decoder_blocks(network))):
+                with checkpoints.checkpointed(blocks, torch.enable_grad):
+                    frames, cost = measure(lambda network=network, latents=latents: network.decode(latents))
+                    found.append(torch.autograd.grad(frames.square().sum(), latents)[0])
+                kept.append(cost.kept)
+            torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4 * float(found[0].abs().max()))
+            assert kept[1] < 0.6 * kept[0]
+
+
+@pytest.mark.parametrize("mode", ["balanced", "fast"])
+def test_cheaper_modes_guide_every_step_with_one_evaluation(tiny, mode):
+    latents, report = tiny.guided(mode=mode, iterations=3)
+    assert report.guided == [0, 1]
+    assert [len(step.iterations) for step in report.steps] == [1, 1]
+    assert all(len(step.iterations[0].pairs) == 3 for step in report.steps)
+    assert not torch.equal(latents, tiny.stock())
+
+
+def test_balanced_moves_the_tokens_as_exact_does(tiny):
+    """One larger move by the same pairs goes about as far as three."""
+    options = {"iterations": 3, "learning_rate": 1e-4, "window_end": 0.25, "lambda_reg": 0.0}
+    (exact, balanced) = (tiny.guided(mode=mode, **options)[1].steps[0] for mode in ("exact", "balanced"))
+    assert [i.pairs[0] for i in exact.iterations] == balanced.iterations[0].pairs
+    assert 0.4 < balanced.iterations[-1].drift / exact.iterations[-1].drift < 2.5
+
+
+def test_a_workflow_without_the_mode_runs_as_before(tiny):
+    node = tiny.comfy.node("MotionPromptKSampler")
+    names = [*node.INPUT_TYPES()["required"], *node.INPUT_TYPES()["optional"]]
+    assert names[-1] == "mode"
+    assert tiny.comfy.module("motionprompt_core.settings").GuidanceSettings().mode == "exact"
+
+
+def test_the_cost_is_told_before_sampling(tiny):
+    _, report = tiny.guided(mode="balanced", iterations=3)
+    assert "mode balanced: about" in report.estimate and "GiB" in report.estimate

@@ -1,0 +1,164 @@
+"""The cheaper modes on a model small enough to know everything about, and the sums that are told before a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from motionprompt_core.autograd import constant_layers
+from motionprompt_core.economy import ECONOMIES, Economy, cost_ratio, leaner
+from motionprompt_core.flow import load_flow_model
+from motionprompt_core.guidance import GuidedModel, PromptOptimiser
+from motionprompt_core.report import StepReport
+from motionprompt_core.settings import MODES, GuidanceSettings
+from motionprompt_core.tokens import LearnableTokens
+
+FRAMES, WIDTH, SIZE = 5, 6, 4
+
+
+class TwoLayers(torch.nn.Module):
+    """Rows to latents; both layers see the rows, as both halves of a UNet see the prompt."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.early = torch.nn.Linear(WIDTH, 32)
+        self.late = torch.nn.Linear(32 + WIDTH, FRAMES * 4 * SIZE * SIZE)
+
+    def forward(self, cond):
+        return self.late(torch.cat((self.early(cond).tanh(), cond))).reshape(FRAMES, 4, SIZE, SIZE)
+
+
+@pytest.fixture
+def network():
+    return TwoLayers().requires_grad_(False)
+
+
+@pytest.fixture
+def model(network):
+    to_pixels = torch.nn.Upsample(scale_factor=8, mode="bilinear")
+    return GuidedModel(
+        encode=lambda rows: rows["l"].flatten(),
+        predict_x0=network,
+        decode=lambda latents: to_pixels(latents)[:, :3].sigmoid(),
+        flow=load_flow_model("gradient"),
+        late=lambda: constant_layers([network.early]),
+    )
+
+
+def optimised(model, steps=1, **settings):
+    """Tokens and reports after some steps from the same start."""
+    settings = GuidanceSettings(**{"iterations": 3, "learning_rate": 1e-4, "lambda_reg": 0.0, **settings})
+    tokens = LearnableTokens({"l": torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(1))})
+    optimiser, reports = PromptOptimiser(tokens, settings, 0), [StepReport(step, 1.0) for step in range(steps)]
+    for report in reports:
+        optimiser.optimise(model, report)
+    return tokens.rows["l"].detach() - tokens.initial["l"], reports
+
+
+@pytest.mark.parametrize("mode", ["balanced", "fast"])
+def test_one_evaluation_serves_all_iterations(model, mode):
+    evaluations = []
+    predict = model.predict_x0
+    model.predict_x0 = lambda cond: evaluations.append(1) or predict(cond)
+    _, [exact] = optimised(model)
+    assert len(evaluations) == 3
+    _, [report] = optimised(model, mode=mode)
+    assert len(evaluations) == 4
+    assert report.iterations[0].pairs == [pair for iteration in exact.iterations for pair in iteration.pairs]
+
+
+def test_balanced_is_exact_for_small_moves(model):
+    """With one and the same pair the gradient stays the same over three small moves, and so does their sum."""
+    exact, balanced = (optimised(model, mode=m, resample_pairs=False, learning_rate=1e-6)[0]
+                       for m in ("exact", "balanced"))
+    torch.testing.assert_close(balanced, exact, rtol=0.05, atol=0)
+
+
+def test_the_gradient_of_the_pooled_pairs_is_the_mean_of_theirs(model):
+    class Watching(PromptOptimiser):
+        found: list[torch.Tensor]
+
+        def _move(self, adam, gradients):
+            self.found.append(gradients[0].clone())
+            return 0.0
+
+    gradients = {}
+    for mode in ("exact", "balanced"):
+        settings = GuidanceSettings(iterations=4, mode=mode, lambda_reg=0.0)
+        tokens = LearnableTokens({"l": torch.ones(1, WIDTH) / 2})
+        optimiser = Watching(tokens, settings, 3)
+        optimiser.found = gradients[mode] = []
+        optimiser.optimise(model, StepReport(0, 1.0))
+    assert len(gradients["exact"]) == 4 and len(gradients["balanced"]) == 1
+    torch.testing.assert_close(gradients["balanced"][0], torch.stack(gradients["exact"]).mean(0))
+
+
+def test_one_by_one_is_the_same(model):
+    settings = GuidanceSettings(pairs=4, iterations=1)
+    moves = []
+    for economy in (Economy(), Economy(one_by_one=True)):
+        tokens = LearnableTokens({"l": torch.ones(1, WIDTH) / 2})
+        optimiser = PromptOptimiser(tokens, settings, 0)
+        optimiser.economy = economy
+        report = StepReport(0, 1.0)
+        optimiser.optimise(model, report)
+        moves.append((tokens.rows["l"].detach().clone(), report.iterations[0].loss))
+    torch.testing.assert_close(moves[0], moves[1])
+
+
+def test_fast_takes_the_early_layers_as_given(model, network):
+    rows = torch.ones(WIDTH, requires_grad=True)
+    with model.late():
+        (found,) = torch.autograd.grad(network(rows).sum(), rows)
+    torch.testing.assert_close(found, network.late.weight[:, 32:].sum(0))
+    assert "forward" not in network.early.__dict__
+    assert not torch.equal(optimised(model, mode="fast")[0], optimised(model, mode="balanced")[0])
+
+
+def test_a_failed_step_leaves_no_trace(model):
+    class Full(Exception):
+        pass
+
+    def fail():
+        raise Full
+
+    settings = GuidanceSettings(iterations=3)
+    results = []
+    for failures in (0, 1):
+        tokens = LearnableTokens({"l": torch.ones(1, WIDTH) / 2})
+        optimiser = PromptOptimiser(tokens, settings, 0)
+        optimiser.optimise(model, StepReport(0, 1.0))
+        for _ in range(failures):
+            calls, check = [], model.check
+            model.check = lambda calls=calls: fail() if len(calls) == 11 else calls.append(1)
+            with pytest.raises(Full):
+                optimiser.optimise(model, StepReport(1, 1.0))
+            model.check = check
+        report = StepReport(1, 1.0)
+        optimiser.optimise(model, report)
+        results.append((tokens.rows["l"].detach().clone(), report.iterations))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_leaner_and_leaner_comes_to_an_end(mode):
+    way, seen = (ECONOMIES[mode], False), []
+    while way is not None:
+        seen.append(way)
+        way = leaner(*way)
+    assert 2 <= len(seen) <= 3
+    assert seen[-1][0].late and seen[-1][0].one_by_one and seen[-1][1]
+
+
+def test_cost_counts_what_runs():
+    """Paper's window: 11 of 50 steps; each plain step two evaluations."""
+    exact = cost_ratio(GuidanceSettings(), 50)
+    assert exact == pytest.approx(1 + (11 * 3 * 2.11 + 1) / 100)
+    assert cost_ratio(GuidanceSettings(mode="balanced"), 50) == pytest.approx(1 + (11 * 2.11 + 1) / 100)
+    assert cost_ratio(GuidanceSettings(mode="fast"), 50) < cost_ratio(GuidanceSettings(mode="balanced"), 50)
+    assert cost_ratio(GuidanceSettings(), 50, checkpointed=True) > exact
+    assert cost_ratio(GuidanceSettings(), 50, uncond=False) > exact
+    assert cost_ratio(GuidanceSettings(every=2), 50) < exact
+    assert cost_ratio(GuidanceSettings(strength=0.0), 50) == 1.0
