@@ -28,7 +28,7 @@ def probing_optimiser(results: list[dict[str, float]], epsilon: float) -> type:
             pairs = guidance.draw_pairs(num_frames, self.settings, self.generator)
             gradients: list[torch.Tensor] = []
             self._move = lambda adam, found: gradients.extend(found) or 0.0
-            self._iterate(model, step, self._optimiser(), pairs)
+            self._iterate(model, step, self._optimiser(), [pairs])
             # Along the gradient itself: were any part of it wrong, its length would not be the slope in its direction.
             length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
             line = [gradient / length for gradient in gradients]
