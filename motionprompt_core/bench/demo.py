@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..autograd import constant_layers
-from ..demo.pipeline import DemoPipeline
+from ..demo.pipeline import DemoPipeline, load_pipeline
 from ..settings import MODES, GuidanceSettings
 
 PROMPT = "a red star moving left on grass"
@@ -67,9 +67,7 @@ class _checkpointed(ExitStack):
 
 def load(weights: Path) -> DemoSubject:
     """The demo model with its flow model and discriminator."""
-    from ..demo.evaluate import networks
-
-    return DemoSubject(networks(str(weights))[0])
+    return DemoSubject(load_pipeline(weights))
 
 
 def wall_times(pipeline: DemoPipeline, pairs: int, seed: int = 1) -> dict[str, list[float]]:

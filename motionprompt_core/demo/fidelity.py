@@ -25,9 +25,10 @@ from ..report import StepReport
 from ..settings import MODES, GuidanceSettings
 from ..tokens import LearnableTokens
 from . import world
-from .evaluate import FIRST_SEED, WEIGHTS, networks
-from .pipeline import DemoPipeline
+from .pipeline import DemoPipeline, load_pipeline
 
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+FIRST_SEED = 50_000  # the discriminator's training begins at 10,000
 STEPS = (3, 6)
 
 
@@ -141,14 +142,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--out", type=Path, default=Path("output/fidelity"))
-    parser.add_argument("--weights", default=str(WEIGHTS))
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--settings", type=json.loads, default={}, help="guidance settings as JSON; else the defaults")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "results.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     done = {row["seed"] for row in rows}
-    pipeline = networks(args.weights)[0]
+    torch.set_num_threads(1)
+    pipeline = load_pipeline(args.weights)
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         if seed not in done:
             found = compare(pipeline, seed, GuidanceSettings(**args.settings))

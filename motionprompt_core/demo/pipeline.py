@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..autograd import constant_layers
-from ..flow import FlowModel
+from ..discriminator import load_discriminator
+from ..flow import FlowModel, load_flow_model
 from ..guidance import GuidedModel, PromptOptimiser
 from ..report import GuidanceReport, StepReport
 from ..schedule import guided_steps
 from ..settings import GuidanceSettings
 from ..tokens import LearnableTokens
 from . import text, world
-from .checkpoint import DemoWeights
+from .checkpoint import DemoWeights, load_demo_weights
 from .unet import alphas_cumprod
 
 
@@ -180,3 +182,11 @@ class DemoPipeline:
             if record.fallback is None:
                 return encode(optimiser.tokens.detached())
         return encode(optimiser.tokens.detached()) if settings.outside_window == "tokens" else plain
+
+
+def load_pipeline(weights: Path) -> DemoPipeline:
+    """The demo model of a folder with its weights, its flow model and its discriminator."""
+    return DemoPipeline(
+        load_demo_weights(weights / "demo_video_model.safetensors"), load_flow_model("rife_v4.0"),
+        load_discriminator(weights / "demo_discriminator.safetensors"),
+    )
