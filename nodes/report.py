@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..motionprompt_core.picture import draw_report
 from ..motionprompt_core.report import GuidanceReport
 from .host.schema import ReportType, make, schema
+from .host.status import node_view
 
 
 class MotionPromptReport(io.ComfyNode):
@@ -21,6 +22,7 @@ class MotionPromptReport(io.ComfyNode):
             "motion of a frame pair before and after.",
             search_aliases=["motionprompt", "loss curve"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 make(ReportType.Input, "report", tooltip="From MotionPrompt KSampler or Apply MotionPrompt."),
                 make(
@@ -34,6 +36,12 @@ class MotionPromptReport(io.ComfyNode):
             outputs=[
                 make(io.Image.Output, display_name="image", tooltip="The curves and the flow as a picture."),
                 make(io.String.Output, display_name="json", tooltip="Everything in numbers, as JSON."),
+                make(
+                    io.String.Output,
+                    display_name="summary",
+                    tooltip="A few readable lines: the steps that were guided, loss, phi, drift and time, before and "
+                    "after. They also stand under the node.",
+                ),
             ],
         )
 
@@ -45,6 +53,9 @@ class MotionPromptReport(io.ComfyNode):
                 "latent to "
                 "this node too, so that it waits for the sampler."
             )
-        image = draw_report(report)[None]
+        image, summary = draw_report(report)[None], report.summary()
+        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
+        if view is not None:
+            view.text(summary)
         preview = ui.PreviewImage(image, cls=cls).as_dict()
-        return io.NodeOutput(image, report.to_json(), ui={**preview, "text": (report.summary(),)})
+        return io.NodeOutput(image, report.to_json(), summary, ui={**preview, "text": (summary,)})

@@ -10,7 +10,7 @@ from ..motionprompt_core.report import GuidanceReport
 from .host import ksampler
 from .host.sampling import MotionPromptPatch
 from .host.schema import ReportType, make, schema
-from .host.status import status_line
+from .host.status import node_view
 from .options import advanced, model_inputs, settings_from, sliders
 
 
@@ -107,8 +107,8 @@ class MotionPromptKSampler(io.ComfyNode):
         **widgets: Any,
     ) -> io.NodeOutput:
         report = GuidanceReport()
-        status = status_line(cls.hidden.unique_id if cls.hidden is not None else None)
-        patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report, status)
+        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
+        patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report, view)
         latent = ksampler.sample(
             patch.attach(model), seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise
         )
@@ -124,6 +124,7 @@ class ApplyMotionPrompt(io.ComfyNode):
             description="The same as MotionPrompt KSampler for any sampler node: the model that comes out is guided "
             "wherever it is sampled. The window counts the steps of that sampler node.",
             search_aliases=["motionprompt", "model patch", "temporal consistency"],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 make(io.Model.Input, "model", tooltip="The video model; before or after AnimateDiff-Evolved's nodes."),
                 *model_inputs(),
@@ -149,5 +150,6 @@ class ApplyMotionPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, vae: Any, flow_model: Any, discriminator: Any = None, **widgets: Any) -> io.NodeOutput:
         report = GuidanceReport()
-        patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report)
+        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
+        patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report, view)
         return io.NodeOutput(patch.attach(model), report)

@@ -42,7 +42,7 @@ def print_progress(name: str, data: Mapping[str, Any]) -> None:
         print(f"  node {data['node']} ...", flush=True)
     if name == "progress":
         end = "\n" if data["value"] == data["max"] else ""
-        print(f"\r    step {data['value']} of {data['max']}", end=end, flush=True)
+        print(f"\r    step {data['value']:g} of {data['max']}", end=end, flush=True)
 
 
 def collect(result: RunResult, prompt: Prompt, out: Path) -> dict[str, Path]:

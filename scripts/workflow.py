@@ -104,7 +104,7 @@ def _widget_values(node: Node, schema: Mapping[str, Any]) -> dict[str, Any]:
     """Widget name -> value. Saved values are positional, in the order of the schema's widgets."""
     saved = node.get("widgets_values") or []
     values: dict[str, Any] = {}
-    for position, (name, spec) in enumerate(_widgets(schema)):
+    for position, (name, spec) in enumerate(widgets_of(schema)):
         if name is None:
             continue
         if isinstance(saved, Mapping):  # some packs save by name
@@ -115,7 +115,7 @@ def _widget_values(node: Node, schema: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _widgets(schema: Mapping[str, Any]) -> list[tuple[str | None, list[Any]]]:
+def widgets_of(schema: Mapping[str, Any]) -> list[tuple[str | None, list[Any]]]:
     """(name, spec) of a node's widgets in the frontend's order; (None, []) for those that it adds and does not send."""
     widgets: list[tuple[str | None, list[Any]]] = []
     for group in ("required", "optional"):

@@ -32,6 +32,7 @@ from .gradients import (
 )
 from .memory import PeakMemory, gradient_memory
 from .models import modules_of
+from .progress import Progress, previewer_of
 from .tokens import Encoded, LearnablePrompt
 
 
@@ -63,6 +64,7 @@ class GuidedRun:
         self.batch = batch
         self.tracker = StepTracker([1.0, 0.0])
         self.short_of_memory = False
+        self.progress: Progress | None = None
         self.memory = PeakMemory(guider.model_patcher.load_device)
 
     def patchers(self) -> list[Any]:
@@ -89,14 +91,18 @@ class GuidedRun:
         self.optimiser = self.patch.optimiser(LearnableTokens(initial), self.settings, seed or 0)
         self.tracker = StepTracker(sigmas.tolist(), by_count=evaluates_once_off_schedule(sampler))
         self.due = set(self.report.planned)
+        previewer = previewer_of(self.guider.model_patcher)
+        self.progress = Progress(self.report, self.settings.iterations, previewer, self.patch.view)
         # ControlNets' outputs are added to skip connections in place. Other models that change what was kept for the
         # backward pass are found out by the error that it raises.
         self.copies = any("control" in cond for entries in conds.values() for cond in entries)
         try:
             yield
             self.report.missed += sorted(self.due)
+            self.progress.end()
         finally:
             self.guider.conds = conds
+            self.progress = None
             self.report.passes += 1
 
     def begin_steps(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], seed: Any) -> None:
@@ -125,7 +131,7 @@ class GuidedRun:
                     options = gradient_options(model_options)
                     evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), options, seed)
                     model, last = evaluation.as_guided_model(), step == max(self.report.planned)
-                    flow = self.optimiser.optimise(model, report, last, self._progress)
+                    flow = self.optimiser.optimise(model, report, last, self._iteration_done)
                 if report.fallback is None or self.settings.outside_window == "tokens":
                     self._show_tokens()
                 else:
@@ -222,13 +228,15 @@ class GuidedRun:
                     control = getattr(control, "previous_controlnet", None)
         return modules
 
-    def _progress(self, step: StepReport) -> None:
-        if self.patch.status is None:
-            return
-        first, now = step.iterations[0], step.iterations[-1]
-        phi = "" if now.phi is None else f" | phi {first.phi:.3f} -> {now.phi:.3f}"
-        done = f"{len(step.iterations)}/{self.settings.iterations}"
-        self.patch.status(f"MotionPrompt step {step.step + 1}, iteration {done}{phi} | drift {now.drift:.4f}")
+    def step_done(self) -> None:
+        """The sampler has finished a step."""
+        self.tracker.step_done()
+        if self.progress is not None:
+            self.progress.step_done()
+
+    def _iteration_done(self, step: StepReport) -> None:
+        if self.progress is not None:
+            self.progress.iteration(step)
 
 
 class _Evaluation:
@@ -262,6 +270,8 @@ class _Evaluation:
             guider.cfg = cfg
         with save_copies() if self.run.copies else nullcontext():
             x0 = self.executor(self.x, self.timestep, self.options, self.seed)
+        if self.run.progress is not None:
+            self.run.progress.x0 = x0.detach()
         if self.run.inpaint is not None:
             latent, mask = self.run.inpaint
             x0 = x0 * mask + latent * (1 - mask)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
@@ -30,6 +29,7 @@ from .estimate import cost_line
 from .memory import reserved
 from .models import ManagedModel
 from .run import GuidedRun
+from .status import NodeView
 
 KEY = "motionprompt"
 # Set in the conds of a sampling, which live as long as it does.
@@ -44,7 +44,7 @@ class MotionPromptPatch:
         vae: ComfyUI's VAE, for looking at frames.
         flow, discriminator: the models, the latter None to go by smoothness alone.
         report: filled while sampling.
-        status: shown a short line of text at each guided step.
+        view: the node to show progress on, or None.
     """
 
     optimiser = PromptOptimiser
@@ -56,14 +56,14 @@ class MotionPromptPatch:
         flow: ManagedModel,
         discriminator: ManagedModel | None,
         report: GuidanceReport,
-        status: Callable[[str], None] | None = None,
+        view: NodeView | None = None,
     ):
         self.settings = settings
         self.vae = vae
         self.flow = flow
         self.discriminator = discriminator
         self.report = report
-        self.status = status
+        self.view = view
 
     def attach(self, model: Any) -> Any:
         """A clone of a MODEL that is guided wherever it is sampled; an earlier MotionPrompt patch on it is replaced."""
@@ -126,8 +126,8 @@ class MotionPromptPatch:
     def _tell_cost(self, run: GuidedRun, noise: torch.Tensor) -> None:
         self.report.estimate = cost_line(run, noise, self.report.num_steps)
         logging.info(self.report.estimate)
-        if self.status is not None:
-            self.status(self.report.estimate)
+        if self.view is not None:
+            self.view.text(self.report.estimate)
 
     def _prepare_sampling(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any):
         run = _run_of(kwargs.get("model_options"))
@@ -147,7 +147,7 @@ class MotionPromptPatch:
         with run.one_pass(executor.class_obj, sigmas, extra_args.get("seed"), noise, latent_image, denoise_mask):
 
             def report_step(state: Any, *more: Any) -> Any:
-                run.tracker.step_done()
+                run.step_done()
                 return callback(state, *more) if callback is not None else None
 
             return executor(guider, sigmas, extra_args, report_step, *args, **kwargs)

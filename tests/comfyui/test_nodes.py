@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import pytest
 import torch
@@ -128,9 +129,10 @@ def test_a_missing_file_says_where_it_belongs(comfy):
 
 def test_the_report_is_a_picture_and_json(tiny):
     _, report = tiny.guided(iterations=2)
-    image, text = tiny.comfy.run("MotionPromptReport", report=report)
+    image, text, summary = tiny.comfy.run("MotionPromptReport", report=report)
     assert image.ndim == 4 and image.shape[0] == 1 and image.shape[-1] == 3
     assert 0 <= image.min() and image.max() <= 1 and image.std() > 0.05
+    assert "guided steps: [0, 1] of" in summary
     values = json.loads(text)
     assert [step["step"] for step in values["steps"]] == [0, 1]
     assert all(len(step["iterations"]) == 2 for step in values["steps"])
@@ -138,36 +140,78 @@ def test_the_report_is_a_picture_and_json(tiny):
     assert values["flow"][0]["mean_speed_before"] != values["flow"][0]["mean_speed_after"]
 
 
-def test_a_line_under_the_node_tells_how_it_goes(tiny, monkeypatch):
+def guided_with_a_view(tiny, monkeypatch, **settings):
+    """A guided run of 4 steps that shows itself on node 7: (lines of text, points of the curve, progress, previews)."""
+    import comfy.utils
+    import latent_preview
     from server import PromptServer
 
-    lines = []
-    monkeypatch.setattr(PromptServer.instance, "send_progress_text", lambda text, node: lines.append((node, text)))
-    status = tiny.comfy.module("nodes.host.status").status_line(7)
+    lines, points, bars, seen = [], [], [], []
+
+    class Previewer:
+        def decode_latent_to_preview_image(self, kind, x0):
+            seen.append((kind, tuple(x0.shape)))
+            return (kind, None, 0)
+
+    server = PromptServer.instance
+    monkeypatch.setattr(server, "send_progress_text", lambda text, node: lines.append((node, text)))
+    monkeypatch.setattr(server, "send_sync", lambda event, data, sid=None: points.append((event, data)))
+    monkeypatch.setattr(latent_preview, "get_previewer", lambda device, latent_format: Previewer())
+    hook = lambda value, total, preview, node_id=None: bars.append((value, total, preview is not None))  # noqa: E731
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    view = tiny.comfy.module("nodes.host.status").node_view(7)
     sampling = tiny.comfy.module("nodes.host.sampling")
-    settings = tiny.comfy.module("motionprompt_core.settings").GuidanceSettings(window_start=0, window_end=0.25)
+    chosen = tiny.comfy.module("motionprompt_core.settings").GuidanceSettings(window_start=0, **settings)
     report = tiny.comfy.module("motionprompt_core.report").GuidanceReport()
-    patch = sampling.MotionPromptPatch(settings, tiny.vae, tiny.flow, tiny.discriminator, report, status)
+    patch = sampling.MotionPromptPatch(chosen, tiny.vae, tiny.flow, tiny.discriminator, report, view)
     tiny.stock(model=patch.attach(tiny.model), positive=tiny.learnable)
-    assert [node for node, _ in lines] == ["7"] * 3
-    assert "step 1" in lines[-1][1] and "3/3" in lines[-1][1] and "phi" in lines[-1][1] and "drift" in lines[-1][1]
+    return lines, points, bars, seen
+
+
+def test_a_line_under_the_node_tells_how_it_goes(tiny, monkeypatch):
+    lines, points, _, _ = guided_with_a_view(tiny, monkeypatch, window_end=0.25)
+    assert [node for node, _ in lines] == ["7"] * 4
+    line = lines[2][1]
+    for part in (r"step 1 of 4, iteration 3/3", r"phi 0\.\d+ -> 0\.\d+", r"drift 0\.\d+", r"\d+:\d\d left"):
+        assert re.search(part, line), line
+    assert "guided 1 steps" in lines[3][1] and "phi" in lines[3][1]
+    curve = [data for event, data in points if event == "motionprompt.iteration"]
+    assert [point["iteration"] for point in curve] == [1, 2, 3]
+    assert [point["first"] for point in curve] == [True, False, False]
+    assert len({point["loss"] for point in curve}) == 3 and all(point["node"] == "7" for point in curve)
+
+
+def test_the_progress_bar_moves_with_every_iteration_and_shows_the_estimate(tiny, monkeypatch):
+    _, _, bars, seen = guided_with_a_view(tiny, monkeypatch, window_end=0.5, iterations=2)
+    values = [value for value, _, _ in bars]
+    assert values == sorted(values), "the bar goes back"
+    assert values == [0.333, 0.667, 1, 1.333, 1.667, 2, 3, 4]
+    assert all(preview for _, _, preview in bars)
+    assert seen[0] == ("JPEG", tuple(tiny.latent()["samples"].shape))
+
+
+def test_time_left_counts_what_is_still_to_do(tiny):
+    now = [0.0]
+    left = tiny.comfy.module("nodes.host.progress").TimeLeft(4, [1, 2], 2, clock=lambda: now[0])
+
+    def after(seconds, event):
+        now[0] += seconds
+        event()
+        return left.seconds()
+
+    assert after(1.0, left.step_done) is None  # step 0 is plain; nothing is known of iterations
+    assert after(10.0, left.iteration_done) == 3 * 1 + 3 * 10
+    assert after(10.0, left.iteration_done) == 3 * 1 + 2 * 10
+    assert after(1.0, left.step_done) == 2 * 1 + 2 * 10
+    for seconds, event in ((10.0, left.iteration_done), (10.0, left.iteration_done), (1.0, left.step_done)):
+        after(seconds, event)
+    assert after(1.0, left.step_done) == 0
 
 
 def test_controlnet_is_part_of_what_is_differentiated(tiny):
-    import comfy.cldm.cldm
-    import comfy.controlnet
-    import comfy.ops
-
     models = __import__("sys").modules[f"{tiny.comfy.node('TinyVideoModel').__module__}.models"]
     with torch.inference_mode():
-        config = dict(tiny.model.model.model_config.unet_config)
-        for name in ("out_channels", "transformer_depth_output", "disable_unet_model_creation", "dtype", "device"):
-            config.pop(name, None)
-        network = comfy.cldm.cldm.ControlNet(
-            **config, hint_channels=3, operations=comfy.ops.disable_weight_init, device="cpu", dtype=torch.float32
-        )
-        models.randomise(network, 5, gain=0.3)
-        control = comfy.controlnet.ControlNet(network.eval(), load_device=torch.device("cpu"))
+        control = models.tiny_controlnet()
     image = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
 
     def controlled(positive):

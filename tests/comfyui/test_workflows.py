@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 from PIL import Image
 
 from motionprompt_core.demo.render_clips import render_clips
-from scripts.workflow import WorkflowError, find_nodes, load_workflow, set_inputs, ui_to_api
+from scripts.make_workflows import WRITERS, build
+from scripts.workflow import WorkflowError, default_value, find_nodes, load_workflow, set_inputs, ui_to_api
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
-NEEDS_ADE = {"animatediff_motionprompt"}
+NEEDS_ADE = {path.stem for path in WORKFLOWS if path.stem.startswith("animatediff_")}
+OLD = Path(__file__).parent / "old"
 
 
 def load(repo_root: Path, name: str):
@@ -94,19 +101,155 @@ def closure(prompt, wanted: set[str]) -> set[str]:
     return found
 
 
-@pytest.mark.ade
-def test_animatediff_runs_with_tiny_models_in_place_of_the_files(comfy_server, repo_root):
-    prompt = ui_to_api(load(repo_root, "animatediff_motionprompt"), comfy_server.object_info())
+def same(prompt):
+    """What of a prompt matters: types and inputs."""
+    return {node: (item["class_type"], item["inputs"]) for node, item in prompt.items()}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_files_are_what_the_script_writes(comfy_server, repo_root, name):
+    """`python -m scripts.make_workflows` writes them anew after a change of the nodes."""
+    info = comfy_server.object_info()
+    if name in NEEDS_ADE and "ADE_UseEvolvedSampling" not in info:
+        pytest.skip("AnimateDiff-Evolved is absent")
+    written = build(name, info)
+    assert same(ui_to_api(written, info)) == same(ui_to_api(load(repo_root, name), info))
+    notes = [[node["widgets_values"] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+             for workflow in (written, load(repo_root, name))]
+    assert notes[0] == notes[1]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_comfy_lint_finds_nothing_but_files_to_download(comfy_server, tmp_path, path):
+    pytest.importorskip("comfy_lint", reason="comfy-lint is not installed")
+    info = comfy_server.object_info()
+    if path.stem in NEEDS_ADE and "ADE_UseEvolvedSampling" not in info:
+        pytest.skip("AnimateDiff-Evolved is absent")
+    (tmp_path / "info.json").write_text(json.dumps(info))
+    (tmp_path / "prompt.json").write_text(json.dumps(ui_to_api(load_workflow(path), info)))
+    start = "import sys; from comfy_lint.cli import main; sys.exit(main())"
+    options = ["--strict", "--color", "never", "--schema-cache", "info.json", "prompt.json"]
+    found = subprocess.run([sys.executable, "-c", start, *options], cwd=tmp_path, capture_output=True, text=True)
+    assert "0 files" not in found.stdout and "1 file" in found.stdout, found.stdout + found.stderr
+    assert not [line for line in found.stdout.splitlines() if line.startswith("prompt.json") and not missing_file(line)]
+
+
+def missing_file(line: str) -> bool:
+    return "invalid-enum" in line and re.search(r"'[\w.-]+\.(safetensors|mp4)' is not a valid value", line) is not None
+
+
+def shrink(prompt, frames: int, steps: int, **sampler) -> None:
+    """Tiny models in place of the files, a small picture, few steps."""
     replace(prompt, "CheckpointLoaderSimple", "TinyVideoModel", {"dtype": "fp32", "seed": 0})
     replace(prompt, "ADE_LoadAnimateDiffModel", "TinyMotionModel", {"version": "v2"})
-    set_inputs(prompt, "EmptyLatentImage", width=128, height=128, batch_size=4)
-    set_inputs(prompt, "MotionPromptKSampler", steps=4, window_start=0.0, window_end=0.5, iterations=1)
+    set_inputs(prompt, "EmptyLatentImage", width=128, height=128, batch_size=frames)
+    set_inputs(prompt, "MotionPromptKSampler", steps=steps, iterations=1, **sampler)
+
+
+def run_to_its_end(comfy_server, prompt, frames: int) -> str:
+    """Run it; check that the video has its frames; returns the report's text."""
     result = comfy_server.queue(prompt, timeout=900)
     (saved,) = find_nodes(prompt, "SaveAnimatedWEBP")
     with Image.open(result.files(saved)[0]) as video:
-        assert video.n_frames == 4
+        assert video.n_frames == frames
     (report,) = find_nodes(prompt, "MotionPromptReport")
-    assert "guided steps: [0, 1] of 4" in result.text(report)
+    return result.text(report)
+
+
+@pytest.mark.ade
+def test_animatediff_runs_with_tiny_models_in_place_of_the_files(comfy_server, repo_root):
+    prompt = ui_to_api(load(repo_root, "animatediff_motionprompt"), comfy_server.object_info())
+    shrink(prompt, 4, 4, window_start=0.0, window_end=0.5)
+    assert "guided steps: [0, 1] of 4" in run_to_its_end(comfy_server, prompt, 4)
+
+
+@pytest.mark.ade
+def test_long_video_slides_its_context(comfy_server, repo_root):
+    prompt = ui_to_api(load(repo_root, "animatediff_long_video"), comfy_server.object_info())
+    assert prompt[find_nodes(prompt, "EmptyLatentImage")[0]]["inputs"]["batch_size"] == 48
+    set_inputs(prompt, "ADE_StandardUniformContextOptions", context_length=4, context_overlap=1)
+    shrink(prompt, 6, 4, window_start=0.0, window_end=0.25)
+    assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 6)
+
+
+@pytest.mark.ade
+def test_controlnet_follows_a_video(comfy_server, repo_root):
+    prompt = ui_to_api(load(repo_root, "animatediff_controlnet"), comfy_server.object_info())
+    replace(prompt, "ControlNetLoader", "TinyControlNet", {})
+    name = write_clip(comfy_server.base_dir / "input" / "workflow_clip.mp4", frames=6)
+    set_inputs(prompt, "LoadVideo", file=name)
+    set_inputs(prompt, "ImageFromBatch", length=4)
+    set_inputs(prompt, "ImageScale", width=128, height=128)
+    shrink(prompt, 4, 4, window_start=0.0, window_end=0.25)
+    assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 4)
+
+
+def write_clip(path: Path, frames: int) -> str:
+    """A square that moves, as a user's video; returns its name."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(frames):
+            picture = np.zeros((64, 96, 3), dtype=np.uint8)
+            picture[20:44, 10 + 8 * index : 34 + 8 * index] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path.name
+
+
+@pytest.mark.ade
+def test_freeinit_guides_both_passes(comfy_server, repo_root):
+    prompt = ui_to_api(load(repo_root, "animatediff_freeinit"), comfy_server.object_info())
+    shrink(prompt, 4, 4, window_start=0.0, window_end=0.25)
+    assert "guided steps: [0, 0] of 4" in run_to_its_end(comfy_server, prompt, 4)
+
+
+@pytest.mark.ade
+def test_of_lightnings_eight_steps_the_second_and_third_are_guided(comfy_server, repo_root):
+    """The note in the workflow promises it: the window scales with the steps."""
+    prompt = ui_to_api(load(repo_root, "animatediff_lightning"), comfy_server.object_info())
+    shrink(prompt, 4, 8)
+    assert "guided steps: [1, 2] of 8" in run_to_its_end(comfy_server, prompt, 4)
+
+
+def test_compare_settings_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
+    prompt = ui_to_api(load(repo_root, "compare_settings"), comfy_server.object_info())
+    set_inputs(prompt, "KSampler", steps=4)
+    set_inputs(prompt, "MotionPromptKSampler", steps=4)
+    set_inputs(prompt, "EmptyLatentImage", batch_size=4)
+    for node in find_nodes(prompt, "PrimitiveInt"):
+        prompt[node]["inputs"]["value"] = min(2, prompt[node]["inputs"]["value"])
+    result = comfy_server.queue(prompt, timeout=900)
+    (saved,) = find_nodes(prompt, "SaveAnimatedWEBP")
+    with Image.open(result.files(saved)[0]) as video:
+        assert (video.n_frames, video.width, video.height) == (4, 3 * 128 + 2 * 8, 2 * 128 + 8)
+        cells = {video.convert("RGB").crop((x, y, x + 128, y + 128)).tobytes() for x in (136, 272) for y in (0, 136)}
+    assert len(cells) == 4, "two settings made the same picture"
+
+
+def test_a_workflow_saved_before_nodes_gained_inputs_means_the_same(comfy_server):
+    """old/*.json were saved with 0.1.0; old/*.api.json is what they sent then. Neither file is ever to be changed."""
+    info = comfy_server.object_info()
+    for path in sorted(OLD.glob("*.api.json")):
+        then = json.loads(path.read_text(encoding="utf-8"))
+        now = ui_to_api(load_workflow(path.with_name(path.name.replace(".api.json", ".json"))), info)
+        assert set(now) == set(then)
+        for node, item in then.items():
+            inputs = now[node]["inputs"]
+            assert now[node]["class_type"] == item["class_type"]
+            assert {name: inputs[name] for name in item["inputs"]} == item["inputs"]
+            for name in set(inputs) - set(item["inputs"]):  # what the node gained has its default
+                assert inputs[name] == default_value(info[item["class_type"]]["input"]["optional"][name])
+
+
+def test_an_old_workflow_runs(comfy_server):
+    """As it was saved, but for the time it takes."""
+    prompt = ui_to_api(load_workflow(OLD / "quickstart_0.1.0.json"), comfy_server.object_info())
+    set_inputs(prompt, "KSampler", steps=2)
+    set_inputs(prompt, "MotionPromptKSampler", steps=2, iterations=1)
+    set_inputs(prompt, "EmptyLatentImage", batch_size=2)
+    result = comfy_server.queue(prompt, timeout=300)
+    assert len(result.files()) >= 4  # three videos and the report's picture
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS_ADE))

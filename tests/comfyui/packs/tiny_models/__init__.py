@@ -50,6 +50,19 @@ class TinyMotionModel:
         return (models.tiny_motion_model(version),)
 
 
+class TinyControlNet:
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("CONTROL_NET",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        return (models.tiny_controlnet(),)
+
+
 class TinyDiscriminator:
     CATEGORY = "tests"
     FUNCTION = "make"
@@ -72,5 +85,6 @@ NODE_CLASS_MAPPINGS = {
     "TinyVideoModel": TinyVideoModel,
     "TinyLatentVideoModel": TinyLatentVideoModel,
     "TinyMotionModel": TinyMotionModel,
+    "TinyControlNet": TinyControlNet,
     "TinyDiscriminator": TinyDiscriminator,
 }

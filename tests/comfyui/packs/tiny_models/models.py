@@ -31,6 +31,27 @@ CLIP_CONFIG = {
 }
 
 
+UNET_CONFIG = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": WIDTH,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": (1, 2, 4, 4),
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "context_dim": TEXT_WIDTH,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "legacy": False,
+}
+
+
 def randomise(module: torch.nn.Module, seed: int, gain: float = 1.0) -> None:
     """Weights of ordinary size, the same on every machine."""
     generator = torch.Generator().manual_seed(seed)
@@ -55,27 +76,7 @@ def tiny_model(
     Args:
         dtype: of the weights. manual_cast: what ComfyUI computes in, if not in that. operations: the layers to use.
     """
-    config = comfy.supported_models.SD15(
-        {
-            "image_size": 32,
-            "in_channels": 4,
-            "out_channels": 4,
-            "model_channels": WIDTH,
-            "num_res_blocks": [2, 2, 2, 2],
-            "channel_mult": (1, 2, 4, 4),
-            "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-            "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-            "transformer_depth_middle": 1,
-            "context_dim": TEXT_WIDTH,
-            "num_heads": 8,
-            "num_head_channels": -1,
-            "use_spatial_transformer": True,
-            "use_linear_in_transformer": False,
-            "adm_in_channels": None,
-            "use_temporal_attention": False,
-            "legacy": False,
-        }
-    )
+    config = comfy.supported_models.SD15(dict(UNET_CONFIG))
     config.set_inference_dtype(dtype, manual_cast)
     config.custom_operations = operations
     model = config.get_model({}, device=torch.device("cpu"))
@@ -135,6 +136,20 @@ def tiny_taesd(seed: int = 2) -> comfy.sd.VAE:
         network.vae_scale.fill_(1.0)
         network.vae_shift.fill_(0.0)
     return comfy.sd.VAE(sd=network.state_dict())
+
+
+def tiny_controlnet(seed: int = 5) -> Any:
+    """A ControlNet for the tiny model, random."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.ops
+
+    config = {key: UNET_CONFIG[key] for key in UNET_CONFIG if key not in ("out_channels", "transformer_depth_output")}
+    network = comfy.cldm.cldm.ControlNet(
+        **config, hint_channels=3, operations=comfy.ops.disable_weight_init, device="cpu", dtype=torch.float32
+    )
+    randomise(network, seed, gain=0.3)
+    return comfy.controlnet.ControlNet(network.eval(), load_device=comfy.model_management.get_torch_device())
 
 
 def tiny_motion_model(version: str, seed: int = 3) -> Any:

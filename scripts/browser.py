@@ -1,0 +1,202 @@
+"""ComfyUI's real interface in a Chromium of this machine, driven by playwright: for tests and for pictures of nodes.
+
+    with open_canvas(server.url) as canvas:
+        canvas.drop(path)
+        canvas.run()
+
+Screenshots go to output/browser in the repository: assert on the graph's state, look at the pictures.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOTS = ROOT / "output" / "browser"
+CANDIDATES = ("chromium", "chromium-browser", "google-chrome")
+SECONDS = 1000
+PATIENCE = 120 * SECONDS
+
+
+class NoBrowser(RuntimeError):
+    """There is no Chromium or no playwright; the message says which."""
+
+
+def find_browser() -> str:
+    """Path of a Chromium.
+
+    Raises:
+        NoBrowser: there is none, or no playwright.
+    """
+    if importlib.util.find_spec("playwright") is None:
+        raise NoBrowser("playwright is not installed")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CANDIDATES)), None)
+    if not found:
+        raise NoBrowser("no chromium on this machine (set CHROMIUM to its path)")
+    return found
+
+
+class Canvas:
+    """One tab with the interface."""
+
+    def __init__(self, page: Any, url: str):
+        self.page = page
+        self.errors: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.set_default_timeout(PATIENCE)
+        page.goto(url)
+        page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
+        self.evaluate("window.app.extensionManager.setting.set('Comfy.TutorialCompleted', true)")
+        self.close_dialogs()
+
+    def evaluate(self, script: str, argument: Any = None) -> Any:
+        return self.page.evaluate(script, argument)
+
+    def close_dialogs(self) -> None:
+        """Whatever is open over the canvas: the first start's templates, missing models."""
+        self.evaluate(
+            "() => { const dialog = window.app.extensionManager.dialog;"
+            " for (const item of [...(dialog.dialogStack ?? [])]) dialog.closeDialog({key: item.key}) }"
+        )
+        self.page.keyboard.press("Escape")
+
+    def dialog_text(self) -> str:
+        return "\n".join(self.page.locator(".p-dialog").all_inner_texts())
+
+    # -- workflows -------------------------------------------------------------------------------------------------
+
+    def open_templates(self, pack: str) -> None:
+        self.close_dialogs()
+        self.evaluate("window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        self.page.get_by_text(pack, exact=False).first.click()
+
+    def drop(self, path: Path) -> None:
+        """Drag a file onto the canvas and let it go."""
+        self._loading(
+            lambda: self.evaluate(
+                """([name, text]) => {
+                    const data = new DataTransfer();
+                    data.items.add(new File([text], name, {type: "application/json"}));
+                    const canvas = document.querySelector("#graph-canvas");
+                    const options = {dataTransfer: data, bubbles: true, cancelable: true, clientX: 700, clientY: 500};
+                    canvas.dispatchEvent(new DragEvent("drop", options));
+                }""",
+                [path.name, path.read_text(encoding="utf-8")],
+            )
+        )
+
+    def click_template(self, name: str) -> None:
+        self._loading(lambda: self.page.get_by_text(name, exact=True).first.click())
+
+    def _loading(self, action: Callable[[], object]) -> None:
+        """Do what loads a workflow, and wait until its graph has replaced the old one."""
+        self.evaluate("() => { window.app.graph.extra.motionprompt_old = true }")
+        action()
+        self.page.wait_for_function(
+            "window.app.graph.nodes.length && !window.app.graph.extra.motionprompt_old"
+        )
+        self.page.wait_for_timeout(300)  # widgets made of HTML are put in place with the next frames
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """What is on the canvas: type, title, bounds (title bar included), and whether anything is wrong with it."""
+        return self.evaluate(
+            """() => window.app.graph.nodes.map(node => ({
+                id: node.id, type: node.type, title: node.title,
+                bounds: [...node.boundingRect ?? node.getBounding()],
+                known: node.type in window.LiteGraph.registered_node_types,
+                wrong: !!node.has_errors,
+                images: (node.imgs ?? []).filter(image => image.naturalWidth > 0).length,
+                widgets: Object.fromEntries((node.widgets ?? []).map(widget => [widget.name, widget.value])),
+            }))"""
+        )
+
+    def prompt(self) -> dict[str, dict[str, Any]]:
+        """What Run would send."""
+        return json.loads(self.evaluate("async () => JSON.stringify((await window.app.graphToPrompt()).output)"))
+
+    def set_widgets(self, kind: str, **values: Any) -> None:
+        """Turn widgets on the canvas, of every node of a type."""
+        changed = self.evaluate(
+            """([kind, values]) => {
+                let changed = 0;
+                for (const node of window.app.graph.nodes.filter(node => node.type === kind))
+                    for (const widget of node.widgets.filter(widget => widget.name in values)) {
+                        widget.value = values[widget.name];
+                        widget.callback?.(widget.value);
+                        changed++;
+                    }
+                return changed;
+            }""",
+            [kind, values],
+        )
+        assert changed, f"no {kind} with {', '.join(values)} on the canvas"
+
+    def run(self) -> str:
+        """Press Run; returns how it ended: execution_success, execution_error or execution_interrupted."""
+        self.evaluate(
+            """() => { window.ended = null;
+                for (const name of ["execution_success", "execution_error", "execution_interrupted"])
+                    window.app.api.addEventListener(name, () => { window.ended = name }, {once: true}) }"""
+        )
+        self.page.locator('[data-testid="queue-button"] button').first.click()
+        self.page.wait_for_function("window.ended", timeout=300 * SECONDS)
+        return self.evaluate("window.ended")
+
+    # -- pictures --------------------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """The whole graph in view."""
+        self.evaluate("window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(1200)
+
+    def shoot_node(self, kind: str, path: Path, scale: float = 1.0) -> None:
+        """A picture of one fresh node, alone."""
+        x, y, width, height = self.evaluate(
+            """([kind, scale]) => {
+                const {app, LiteGraph} = window;
+                app.graph.clear();
+                const node = LiteGraph.createNode(kind);
+                node.pos = [40, 60];
+                app.graph.add(node);
+                const size = node.computeSize();
+                node.setSize([Math.max(size[0], 320), size[1]]);
+                const sidebar = 80;
+                Object.assign(app.canvas.ds, {scale, offset: [sidebar / scale, 120 / scale]});
+                app.canvas.setDirty(true, true);
+                const [left, top] = [app.canvas.canvas.getBoundingClientRect().left,
+                                     app.canvas.canvas.getBoundingClientRect().top];
+                const [x, y] = [(40 + sidebar / scale) * scale + left, (60 - 30 + 120 / scale) * scale + top];
+                return [x, y, node.size[0] * scale, (node.size[1] + 30) * scale];
+            }""",
+            [kind, scale],
+        )
+        self.page.wait_for_timeout(700)
+        clip = {"x": x - 12, "y": y - 12, "width": width + 24, "height": height + 24}
+        self.page.screenshot(path=path, clip=clip)
+
+    def shoot(self, name: str) -> Path:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        path = SHOTS / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+
+@contextmanager
+def open_canvas(url: str, width: int = 1600, height: int = 1000) -> Iterator[Canvas]:
+    """A browser with one tab on a server's interface."""
+    browser_path = find_browser()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield Canvas(browser.new_page(viewport={"width": width, "height": height}), url)
+        finally:
+            browser.close()

