@@ -170,11 +170,12 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
 
 def test_a_line_under_the_node_tells_how_it_goes(tiny, monkeypatch):
     lines, points, _, _ = guided_with_a_view(tiny, monkeypatch, window_end=0.25)
-    assert [node for node, _ in lines] == ["7"] * 4
-    line = lines[2][1]
+    assert [node for node, _ in lines] == ["7"] * 5
+    assert "times the time of the plain video" in lines[0][1]
+    line = lines[3][1]
     for part in (r"step 1 of 4, iteration 3/3", r"phi 0\.\d+ -> 0\.\d+", r"drift 0\.\d+", r"\d+:\d\d left"):
         assert re.search(part, line), line
-    assert "guided 1 steps" in lines[3][1] and "phi" in lines[3][1]
+    assert "guided 1 steps" in lines[4][1] and "phi" in lines[4][1]
     curve = [data for event, data in points if event == "motionprompt.iteration"]
     assert [point["iteration"] for point in curve] == [1, 2, 3]
     assert [point["first"] for point in curve] == [True, False, False]
