@@ -20,6 +20,7 @@ def low_pass(shape: tuple[int, int, int], stop: float, order: int = 4) -> Tensor
 def mix(low: Tensor, high: Tensor, stop: float) -> Tensor:
     """The low frequencies of `low` and the high ones of `high`, both (F, C, h, w)."""
     axes = (0, 2, 3)
-    keep = low_pass((low.shape[0], *low.shape[2:]), stop)
+    frames, _, height, width = low.shape
+    keep = low_pass((frames, height, width), stop)
     spectrum = torch.fft.fftn(low, dim=axes) * keep + torch.fft.fftn(high, dim=axes) * (1 - keep)
     return torch.fft.ifftn(spectrum, dim=axes).real

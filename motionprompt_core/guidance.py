@@ -79,13 +79,16 @@ class MotionLoss:
 
     def detached(self) -> MotionLoss:
         """The same numbers, cut off from their graph."""
-        return MotionLoss(**{key: None if part is None else part.detach() for key, part in self.__dict__.items()})
+        parts: dict[str, Any] = {key: None if part is None else part.detach() for key, part in self.__dict__.items()}
+        return MotionLoss(**parts)
 
     @staticmethod
     def mean(losses: list[MotionLoss]) -> MotionLoss:
         """Means of the numbers, and the first flow."""
         columns = {key: [loss.__dict__[key] for loss in losses] for key in losses[0].__dict__ if key != "flow"}
-        means = {key: None if parts[0] is None else torch.stack(parts).mean() for key, parts in columns.items()}
+        means: dict[str, Any] = {
+            key: None if parts[0] is None else torch.stack(parts).mean() for key, parts in columns.items()
+        }
         return MotionLoss(**means, flow=losses[0].flow)
 
 

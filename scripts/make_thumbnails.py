@@ -3,6 +3,7 @@
     python -m scripts.make_thumbnails              diagrams of those that need a checkpoint: what goes where
     python -m scripts.make_thumbnails registry     the registry's icon and banner
     python -m scripts.make_thumbnails own-output   runs those with the demo model and shows what they made
+    python -m scripts.make_thumbnails quickstart   from the videos that run.py demo wrote to output/demo
 
 An AnimateDiff workflow cannot show its own output on a machine without the checkpoint; a diagram promises nothing.
 """
@@ -115,6 +116,23 @@ def own_output(name: str, every: int = 5) -> None:
     print((WORKFLOWS / f"{name}.jpg").relative_to(ROOT))
 
 
+def quickstart(folder: Path = ROOT / "output" / "demo", columns: int = 6, edge: int = 4, title: int = 26) -> None:
+    """The same frames of the plain and the guided video, one row each."""
+    sheet = None
+    for row, name in enumerate(("plain", "motionprompt")):
+        with Image.open(folder / f"{name}.webp") as video:
+            width, height = video.size
+            line = title + height
+            sheet = sheet or Image.new("RGB", (columns * (width + edge) + edge, 2 * line + edge), "white")
+            label = "MotionPrompt" if row else name
+            ImageDraw.Draw(sheet).text((edge, row * line + title / 2), label, "black", font(7), "lm")
+            for column in range(columns):
+                video.seek(round(column * (getattr(video, "n_frames", 1) - 1) / (columns - 1)))
+                sheet.paste(video.convert("RGB"), (edge + column * (width + edge), title + row * line))
+    assert sheet is not None
+    sheet.save(WORKFLOWS / "quickstart.jpg", quality=88)
+
+
 def arrows(drawing: Drawing, x: float, y: float, size: float) -> None:
     """The sign of the pack: a field of motion that comes into line."""
     for row in range(4):
@@ -189,5 +207,7 @@ if __name__ == "__main__":
     elif sys.argv[1:] == ["own-output"]:
         for workflow in OWN_OUTPUT:
             own_output(workflow)
+    elif sys.argv[1:] == ["quickstart"]:
+        quickstart()
     else:
         main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class DemoSubject:
 class _checkpointed(ExitStack):
     """Within it these layers keep their inputs only."""
 
-    def __init__(self, layers: list[nn.Module]):
+    def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()
         for layer in layers:
             forward = layer.forward
