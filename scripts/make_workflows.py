@@ -44,6 +44,11 @@ CONTROLNET = {
     + "comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/control_v11p_sd15_canny_fp16.safetensors",
     "directory": "controlnet",
 }
+DISCRIMINATOR = {
+    "name": "demo_discriminator.safetensors",  # comes with the pack; whoever renames it is told the folder
+    "url": "https://github.com/motionprompt/ComfyUI-MotionPrompt/raw/main/weights/demo_discriminator.safetensors",
+    "directory": "motionprompt",
+}
 PROMPT = "a corgi running along the beach, waves in the background, golden hour, photo"
 NEGATIVE = "worst quality, low quality, watermark, text"
 SAMPLING = {"seed": 42, "steps": 25, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal"}
@@ -131,7 +136,9 @@ def compare_settings(graph: Graph) -> None:
     with graph.column("Model", 300):
         model = graph.add("MotionPromptLoadDemoVideoModel")
         flow = graph.add("MotionPromptLoadOpticalFlow", name="rife_v4.0")
-        discriminator = graph.add("MotionPromptLoadFlowDiscriminator", name="demo_discriminator.safetensors")
+        discriminator = graph.add(
+            "MotionPromptLoadFlowDiscriminator", name=DISCRIMINATOR["name"], models=[DISCRIMINATOR]
+        )
         prompt = graph.add("PrimitiveStringMultiline", "Prompt", value=demo["prompt"], room=90)
         plain = graph.add("CLIPTextEncode", "Plain prompt", text=prompt[0], clip=model["clip"])
         positive = graph.add("MotionPromptConditioning", text=prompt[0], clip=model["clip"], green=True)

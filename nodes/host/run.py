@@ -214,7 +214,8 @@ class GuidedRun:
                 stack.enter_context(checkpointed(blocks(network), normal_tensors, in_place=not is_unet(network)))
                 if uses_windows(model_options):  # else the blocks of all windows are kept
                     stack.enter_context(checkpointed([network], normal_tensors, whole=True))
-                stack.enter_context(checkpointed(decoder_blocks(autoencoder), normal_tensors))
+                if self.patch.vae.latent_dim == 2:  # a video VAE's blocks hand on a cache that a second run upsets
+                    stack.enter_context(checkpointed(decoder_blocks(autoencoder), normal_tensors))
             yield
 
     def _modules(self) -> list[nn.Module]:
