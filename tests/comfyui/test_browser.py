@@ -1,0 +1,148 @@
+"""The pack as an artist meets it: the real interface in a browser, on a live server.
+
+One server and one tab for the whole file; screenshots of everything are in output/browser. The interface is the one
+that pip installed; MOTIONPROMPT_FRONTEND=<folder "static" of a comfyui_frontend_package> tries another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.browser import Canvas, NoBrowser, find_browser, open_canvas
+from scripts.comfy_server import PACK_NAME, ComfyServer
+from scripts.locate import animatediff, comfyuis
+from scripts.workflow import load_workflow, ui_to_api
+from tests.comfyui.conftest import MISSING, probe_packs
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+OLD = Path(__file__).parent / "old" / "quickstart_0.1.0.json"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ComfyServer]:
+    """The ComfyUI whose interface is installed: the oldest one."""
+    try:
+        find_browser()
+    except NoBrowser as missing:
+        pytest.skip(f"no browser tests: {missing}")
+    paths = comfyuis() or pytest.skip(MISSING)
+    ade, frontend = animatediff(), os.environ.get("MOTIONPROMPT_FRONTEND")
+    packs = [ROOT, *probe_packs(), *([ade] if ade else [])]
+    with ComfyServer(paths[-1], packs, args=["--front-end-root", frontend] if frontend else []) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def canvas(server: ComfyServer) -> Iterator[Canvas]:
+    with open_canvas(server.url) as tab:
+        yield tab
+
+
+def needs_ade(path: Path) -> None:
+    if "ADE_" in path.read_text(encoding="utf-8") and animatediff() is None:
+        pytest.skip("AnimateDiff-Evolved is absent (set COMFYUI_PATH to a ComfyUI that has it)")
+
+
+def overlapping(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Pairs of nodes that cover each other."""
+    pairs = []
+    for number, first in enumerate(nodes):
+        for second in nodes[number + 1 :]:
+            (ax, ay, aw, ah), (bx, by, bw, bh) = first["bounds"], second["bounds"]
+            if ax < bx + bw and bx < ax + aw and ay < by + bh and by < ay + ah:
+                pairs.append((first["title"], second["title"]))
+    return pairs
+
+
+def what_runs(prompt: dict[str, Any]) -> dict[str, Any]:
+    """What the server would run, without PreviewAny's own text box, which only some versions of the interface send."""
+    return {
+        node: (item["class_type"], {name: value for name, value in item["inputs"].items() if name != "preview"})
+        for node, item in prompt.items()
+    }
+
+
+def test_every_workflow_is_listed_with_its_thumbnail(canvas: Canvas) -> None:
+    canvas.open_templates(PACK_NAME)
+    for path in WORKFLOWS:  # a picture is loaded when it comes into sight, and then has an address without its name
+        canvas.page.get_by_text(path.stem, exact=True).first.scroll_into_view_if_needed()
+    canvas.page.wait_for_function(
+        "number => [...document.images].filter(image => image.naturalWidth >= 256).length >= number",
+        arg=len(WORKFLOWS),
+    )
+    canvas.page.wait_for_timeout(500)
+    canvas.shoot("templates")
+    canvas.close_dialogs()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_opens_by_click_and_by_drop_and_means_what_the_tests_run(
+    canvas: Canvas, server: ComfyServer, path: Path
+) -> None:
+    needs_ade(path)
+    expected = what_runs(ui_to_api(load_workflow(path), server.object_info()))
+    types = sorted(node["type"] for node in load_workflow(path)["nodes"])
+
+    canvas.open_templates(PACK_NAME)
+    canvas.click_template(path.stem)
+    canvas.close_dialogs()
+    nodes = canvas.nodes()
+    assert sorted(node["type"] for node in nodes) == types
+    assert [node["type"] for node in nodes if not node["known"] or node["wrong"]] == []
+    assert overlapping(nodes) == []
+    assert what_runs(canvas.prompt()) == expected
+    canvas.fit()
+    canvas.shoot(path.stem)
+
+    canvas.drop(path)
+    canvas.close_dialogs()
+    assert [node["type"] for node in canvas.nodes() if not node["known"] or node["wrong"]] == []
+    assert what_runs(canvas.prompt()) == expected
+    assert canvas.errors == []
+
+
+def test_quickstart_run_from_the_canvas_ends_with_pictures_on_it(canvas: Canvas) -> None:
+    canvas.drop(ROOT / "workflows" / "quickstart.json")
+    canvas.set_widgets("KSampler", steps=6)
+    canvas.set_widgets("MotionPromptKSampler", steps=6, iterations=2)
+    assert canvas.run() == "execution_success"
+    shown = {"SaveAnimatedWEBP", "MotionPromptReport"}
+    canvas.fit()  # what is out of sight is not drawn, and its pictures are not loaded
+    canvas.page.wait_for_function(
+        "types => window.app.graph.nodes.filter(node => types.includes(node.type))"
+        ".every(node => node.imgs?.length && node.imgs.every(image => image.naturalWidth > 0))",
+        arg=sorted(shown),
+    )
+    canvas.page.wait_for_timeout(1000)
+    canvas.shoot("quickstart_done")
+    assert canvas.errors == []
+
+
+def test_a_workflow_saved_by_an_older_version_opens_with_its_values(canvas: Canvas) -> None:
+    canvas.drop(OLD)
+    assert [node["type"] for node in canvas.nodes() if not node["known"] or node["wrong"]] == []
+    then = json.loads(OLD.with_suffix("").with_name(f"{OLD.stem}.api.json").read_text(encoding="utf-8"))
+    now = canvas.prompt()
+    assert {node: item["class_type"] for node, item in now.items()} == {
+        node: item["class_type"] for node, item in then.items()
+    }
+    for node, item in then.items():
+        assert {name: now[node]["inputs"][name] for name in item["inputs"]} == item["inputs"], item["class_type"]
+
+
+def test_a_missing_file_gets_the_dialog_that_names_its_folder(canvas: Canvas, tmp_path: Path) -> None:
+    """The discriminator that a shared workflow was made with, under a name that this machine does not have."""
+    text = (ROOT / "workflows" / "quickstart.json").read_text(encoding="utf-8")
+    renamed = tmp_path / "renamed.json"
+    renamed.write_text(text.replace("demo_discriminator.safetensors", "renamed.safetensors"), encoding="utf-8")
+    canvas.drop(renamed)
+    canvas.page.locator(".p-dialog").get_by_text("motionprompt / renamed.safetensors").wait_for()
+    canvas.shoot("missing_model")
+    canvas.close_dialogs()
