@@ -94,7 +94,8 @@ def comfy(arguments):
 def lint(arguments=()):
     return {
         "ruff": call("-m", "ruff", "check", *(arguments or ["."])),
-        "basedpyright": call("-m", "basedpyright", *arguments),
+        # else it takes another interpreter, finds no PyTorch there, and finds no fault either
+        "basedpyright": call("-m", "basedpyright", "--pythonpath", PYTHON, *arguments),
     }
 
 
