@@ -87,6 +87,12 @@ def test_comfyui_serves_the_pages(comfy, schemas):
     assert all((folder / "docs" / f"{name}.md").is_file() for name in schemas)
 
 
+def test_every_page_shows_its_node():
+    """`python -m scripts.make_help_pictures` takes the pictures."""
+    for page in PAGES.glob("*.md"):
+        assert f"](images/{page.stem}.png)" in page.read_text(encoding="utf-8"), page.name
+
+
 def test_pages_show_only_files_that_exist():
     for path in PAGES.rglob("*.md"):
         shown = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", path.read_text(encoding="utf-8"))
