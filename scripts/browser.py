@@ -53,14 +53,17 @@ class Canvas:
         page.set_default_timeout(PATIENCE)
         page.goto(url)
         page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
-        self.evaluate("window.app.extensionManager.setting.set('Comfy.TutorialCompleted', true)")
+        # The first start shows the templates, at a time of its own; the start after it does not.
+        self.evaluate("async () => await window.app.extensionManager.setting.set('Comfy.TutorialCompleted', true)")
+        page.goto(url)
+        page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
         self.close_dialogs()
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
 
     def close_dialogs(self) -> None:
-        """Whatever is open over the canvas: the first start's templates, missing models."""
+        """Whatever is open over the canvas, such as missing models."""
         self.evaluate(
             "() => { const dialog = window.app.extensionManager.dialog;"
             " for (const item of [...(dialog.dialogStack ?? [])]) dialog.closeDialog({key: item.key}) }"
@@ -158,6 +161,8 @@ class Canvas:
 
     def shoot_node(self, kind: str, path: Path, scale: float = 1.0) -> None:
         """A picture of one fresh node, alone."""
+        self.close_dialogs()
+        self.page.wait_for_function("!document.querySelector('.p-dialog')")
         x, y, width, height = self.evaluate(
             """([kind, scale]) => {
                 const {app, LiteGraph} = window;

@@ -200,6 +200,17 @@ def main() -> None:
     steps(drawing, 8, (1, 2), 310, "the window is a share of the steps: it scales with them")
     drawing.save(WORKFLOWS / "animatediff_lightning.jpg")
 
+    drawing = Drawing()
+    drawing.text(SIZE[0] / 2, 42, "Measure a video", 34)
+    drawing.text(SIZE[0] / 2, 80, "flicker, smoothness, motion and sharpness of a video that you have", 19, "#b9c2d0")
+    drawing.box(60, 180, 170, 64, "your video", PINK)
+    drawing.box(300, 166, 190, 92, "Temporal\nMetrics", GREEN)
+    drawing.box(560, 180, 150, 64, "table, plot", FRAME)
+    drawing.arrow(230, 212, 300, 212)
+    drawing.arrow(490, 212, 560, 212)
+    drawing.text(SIZE[0] / 2, 340, "one video, or two side by side", 18, "#b9c2d0")
+    drawing.save(WORKFLOWS / "measure_video.jpg")
+
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["registry"]:

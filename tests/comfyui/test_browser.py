@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from scripts.browser import Canvas, NoBrowser, find_browser, open_canvas
 from scripts.comfy_server import PACK_NAME, ComfyServer
@@ -62,7 +63,7 @@ def overlapping(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def what_runs(prompt: dict[str, Any]) -> dict[str, Any]:
-    """What the server would run, without PreviewAny's own text box, which only some versions of the interface send."""
+    """Types and inputs, without the text box that the interface adds to Preview Any and sends along."""
     return {
         node: (item["class_type"], {name: value for name, value in item["inputs"].items() if name != "preview"})
         for node, item in prompt.items()
@@ -71,12 +72,15 @@ def what_runs(prompt: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_workflow_is_listed_with_its_thumbnail(canvas: Canvas) -> None:
     canvas.open_templates(PACK_NAME)
-    for path in WORKFLOWS:  # a picture is loaded when it comes into sight, and then has an address without its name
-        canvas.page.get_by_text(path.stem, exact=True).first.scroll_into_view_if_needed()
-    canvas.page.wait_for_function(
-        "number => [...document.images].filter(image => image.naturalWidth >= 256).length >= number",
-        arg=len(WORKFLOWS),
-    )
+    for path in WORKFLOWS:
+        canvas.page.get_by_text(path.stem, exact=True).first.scroll_into_view_if_needed()  # others are not loaded
+        with Image.open(path.with_suffix(".jpg")) as thumbnail:
+            size = list(thumbnail.size)
+        canvas.page.wait_for_function(
+            "([name, size]) => [...document.images].some(image => image.alt === name &&"
+            " image.naturalWidth === size[0] && image.naturalHeight === size[1])",
+            arg=[path.stem, size],
+        )
     canvas.page.wait_for_timeout(500)
     canvas.shoot("templates")
     canvas.close_dialogs()

@@ -184,6 +184,18 @@ def test_controlnet_follows_a_video(comfy_server, repo_root):
     assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
+def test_a_users_video_is_measured(comfy_server, repo_root):
+    prompt = ui_to_api(load(repo_root, "measure_video"), comfy_server.object_info())
+    name = write_clip(comfy_server.base_dir / "input" / "measured_clip.mp4", frames=6)
+    set_inputs(prompt, "LoadVideo", file=name)
+    result = comfy_server.queue(prompt, timeout=300)
+    (table,) = find_nodes(prompt, "PreviewAny")
+    (metrics,) = find_nodes(prompt, "MotionPromptTemporalMetrics")
+    assert "temporal_flickering" in result.text(table)
+    assert "NO MOTION" not in result.text(table), "the square moves by 8 pixels a frame"
+    assert len(result.files(metrics)) == 1
+
+
 def write_clip(path: Path, frames: int) -> str:
     """A square that moves, as a user's video; returns its name."""
     with av.open(str(path), "w") as container:
