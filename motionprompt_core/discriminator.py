@@ -16,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .files import load_state, read_safetensors, write_safetensors
+from .flow import gaussian_blur
 
 FORMAT = "motionprompt_flow_discriminator"
 FORMAT_VERSION = "1"
+STEM_STRIDE = 8
 _WHAT = "flow discriminator"
 
 
@@ -42,6 +44,10 @@ class DiscriminatorConfig:
         flow_model: `FlowModel.name` of the training flows; use the same to judge.
         trained_on: data, its terms and the generator of the fakes, in words.
         family: the video model family it was trained for, e.g. "demo", "animatediff"; "any" for a general one.
+        stem: width of three convolutions before the transformer, which see the motion's finest detail; 0 is the paper's
+            projection alone.
+        detail: if above 0, the network is also shown by how much each pixel's flow differs from that around it, on a
+            scale of its own (as `flow_scale`): faults are often small beside the motion that they are in.
         noise_conditioned: reserved for networks that take the noise level as an input; this version has none.
     """
 
@@ -58,6 +64,8 @@ class DiscriminatorConfig:
     trained_on: str = ""
     family: str = "any"
     noise_conditioned: bool = False
+    stem: int = 0
+    detail: float = 0.0
 
     def __post_init__(self):
         for name in ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_hidden", "flow_scale"):
@@ -65,6 +73,11 @@ class DiscriminatorConfig:
                 raise ValueError(f"{_WHAT}: {name} is {getattr(self, name)}, expected more than 0.")
         if self.img_size % self.patch_size:
             raise ValueError(f"{_WHAT}: img_size {self.img_size} is no multiple of patch_size {self.patch_size}.")
+        if self.stem < 0 or self.detail < 0 or (self.stem and self.patch_size % STEM_STRIDE):
+            raise ValueError(
+                f"{_WHAT}: stem {self.stem}, detail {self.detail}, patch_size {self.patch_size}; expected none below 0, "
+                f"and with a stem a patch_size that is a multiple of {STEM_STRIDE}."
+            )
         if self.embed_dim % self.num_heads:
             raise ValueError(f"{_WHAT}: embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.")
         if not self.backbone.startswith("vit_"):
@@ -86,7 +99,8 @@ class FlowDiscriminator(nn.Module):
         super().__init__()
         self.config = config
         self.metadata: dict[str, Any] = {}
-        self.project = nn.Conv2d(2, 3, 1)
+        self.project, channels = _projection(config)
+        stride = STEM_STRIDE if config.stem else 1
         source: dict[str, Any] = {}
         if not isinstance(pretrained, bool):
             source = {"pretrained_cfg_overlay": {"state_dict": read_safetensors(pretrained, "ViT weights")[0]}}
@@ -94,8 +108,9 @@ class FlowDiscriminator(nn.Module):
             config.backbone,
             pretrained=bool(pretrained),
             num_classes=0,
-            img_size=config.img_size,
-            patch_size=config.patch_size,
+            in_chans=channels,
+            img_size=config.img_size // stride,
+            patch_size=config.patch_size // stride,
             embed_dim=config.embed_dim,
             depth=config.depth,
             num_heads=config.num_heads,
@@ -109,19 +124,37 @@ class FlowDiscriminator(nn.Module):
         )
 
     def normalise(self, flow: Tensor) -> Tensor:
-        """Flow in px (B, 2, H, W) -> what the network sees (B, 2, img_size, img_size), the same at every resolution."""
-        flow = torch.asinh(flow * (self.config.flow_scale / max(flow.shape[-2:])))
+        """Flow in px (B, 2, H, W) -> what the network sees (B, 2, img_size, img_size), the same at every resolution.
+
+        With `detail` (B, 4, img_size, img_size): the last two are what a blur of 1/32 of the frame takes away.
+        """
+        side = max(flow.shape[-2:])
+        seen = torch.asinh(flow * (self.config.flow_scale / side))
+        if self.config.detail:
+            rest = flow - gaussian_blur(flow, side / 32)
+            seen = torch.cat((seen, torch.asinh(rest * (self.config.detail / side))), dim=1)
         size = (self.config.img_size, self.config.img_size)
-        if flow.shape[-2:] == size:
-            return flow
-        return F.interpolate(flow, size=size, mode="bilinear", align_corners=False, antialias=True)
+        if seen.shape[-2:] == size:
+            return seen
+        return F.interpolate(seen, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def forward(self, flow: Tensor) -> Tensor:
         """Flow (B, 2, H, W), px, channel 0 to the right -> logits (B,); differentiable."""
         if flow.ndim != 4 or flow.shape[1] != 2:
             raise ValueError(f"{_WHAT}: flow has shape {tuple(flow.shape)}, expected (B, 2, H, W).")
-        x = self.project(self.normalise(flow).to(self.project.weight.dtype))
+        x = self.project(self.normalise(flow).to(next(self.project.parameters()).dtype))
         return self.head(self.backbone(x)).squeeze(1)
+
+
+def _projection(config: DiscriminatorConfig) -> tuple[nn.Module, int]:
+    """What comes before the transformer, and how many channels it makes."""
+    seen, width = 4 if config.detail else 2, config.stem
+    if not width:
+        return nn.Conv2d(seen, 3, 1), 3
+    layers: list[nn.Module] = []
+    for before, after in ((seen, width), (width, 2 * width), (2 * width, 4 * width)):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GELU()]
+    return nn.Sequential(*layers), 4 * width
 
 
 def save_discriminator(model: FlowDiscriminator, path: str | Path, **measured: Any) -> None:

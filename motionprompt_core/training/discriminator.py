@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "large": {"backbone": "vit_small_patch16_224", "img_size": 224, "embed_dim": 384, "depth": 12, "num_heads": 6,
               "mlp_hidden": 384},  # ViT-S, 22 M
 }
+
+Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def train_discriminator(
         seed: int = 0,
         held_out: tuple[Clips, Clips] | None = None,
         checkpoint: str | Path | None = None,
+        prepare: Prepare | None = None,
         on_epoch: Callable[[EpochResult], object] | None = None,
         on_batch: Callable[[int, int], object] | None = None,
 ) -> TrainingResult:
@@ -94,6 +97,7 @@ def train_discriminator(
         held_out: real and generated clips to judge each epoch by, instead of a share of the others.
         checkpoint: a .safetensors that is written after each epoch, and from which the same training goes on if it
             was stopped. It ends with the same weights as a training that was not.
+        prepare: turns each batch's real and generated flows (B, 2, H, W) into those that are trained on.
         on_epoch: called with each epoch's result; may raise to abort.
         on_batch: called after each batch with (batches done, of all epochs); may raise to abort.
 
@@ -102,7 +106,7 @@ def train_discriminator(
             is not finite.
     """
     settings = json.dumps([asdict(config), len(real_flows), len(fake_flows), epochs, batch, lr, weight_decay, warmup,
-                           ema_decay, val_share, blur, noise, still_share, label_smoothing, seed])
+                           ema_decay, val_share, blur, noise, still_share, label_smoothing, seed] + ([prepare.__name__] if prepare else []))
     generator = torch.Generator().manual_seed(seed)
     sides = ((real_flows, "real"), (fake_flows, "generated"))
     if held_out is None:
@@ -134,7 +138,8 @@ def train_discriminator(
         for real, fake in zip(
                 _batches(real_train, steps, half, generator), _batches(fake_train, steps, half, generator), strict=True,
         ):
-            flow = torch.cat([_augment(side, blur, noise, still_share, generator) for side in (real, fake)]).to(device)
+            sides = (real, fake) if prepare is None else prepare(torch.stack(real), torch.stack(fake), generator)
+            flow = torch.cat([_augment(side, blur, noise, still_share, generator) for side in sides]).to(device)
             label = (torch.arange(len(flow), device=device) < len(real)).float()
             target = label * (1 - label_smoothing) + label_smoothing / 2
             loss = F.binary_cross_entropy_with_logits(model(flow), target)
@@ -214,9 +219,9 @@ def _batches(flows: _Flows, steps: int, size: int, generator: torch.Generator) -
 
 
 def _augment(
-    flows: list[Tensor], blur: float, noise: float, still_share: float, generator: torch.Generator
+    flows: Sequence[Tensor] | Tensor, blur: float, noise: float, still_share: float, generator: torch.Generator
 ) -> Tensor:
-    flow = torch.stack(flows)
+    flow = torch.stack(list(flows))
     if still_share > 0:
         flow = flow * (torch.rand(len(flow), 1, 1, 1, generator=generator) >= still_share)
     left_right, up_down = torch.rand(2, len(flow), generator=generator) < 0.5

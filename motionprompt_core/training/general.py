@@ -29,50 +29,52 @@ from .cache import cached_flows
 from .clips import ClipSettings, Frames, compressed, find_clips, to_square
 from .discriminator import clip_scores, train_discriminator
 from .faults import FAULTS, SEVERITIES, TEST_ONLY, apply_fault
-from .general_data import TRAINING_SEQUENCES, rife, sequence_of
+from .general_data import TRAINING_SEQUENCES, rife
+from .variety import prepare
 
 TEST_SEQUENCES = ("blackswan", "horsejump-high", "libby", "parkour")
 SETTINGS = ClipSettings(size=128, pairs=4, max_frames=12)
 FRAMES = 12
 WINDOWS = ((0.0, 1), (0.5, 2), (0.6, 1), (0.2, 3))  # where in the sequence, source frames from one to the next
+VISIBLE = 0.5  # px of a 128 px frame, by how much a fault changes a twentieth of the flow at least
 TERMS = (
     "flow of real footage of DAVIS-2016 (training sequences bmx-trees, camel, car-roundabout, cows, dance-twirl, "
     "drift-chicane, goat, soapbox) and of rendered sprites, against the same clips with simulated faults, and the demo "
     "model's videos. DAVIS's terms are believed to be non-commercial: for research only"
 )
+CONFIG = DiscriminatorConfig(trained_on=TERMS, family="any", stem=16, detail=256.0, embed_dim=96, depth=3, num_heads=3,
+                             mlp_hidden=96)
 
 
-def load_flows(run: Path, exclude: Sequence[str] = (), only: Sequence[str] = ()) -> tuple[list[Tensor], list[Tensor]]:
-    """Real and faulty flows, clip by clip, of the seeds in a run."""
+def load_flows(runs: Sequence[Path]) -> tuple[list[Tensor], list[Tensor]]:
+    """Real and faulty flows, clip by clip, of the seeds in some runs.
+
+    A fault leaves some pairs of frames as they were, which are real then. They are left out.
+    """
     real: list[Tensor] = []
     faulty: list[Tensor] = []
-    for file in sorted((run / "flows").glob("*.safetensors")):
-        sequence = sequence_of(int(file.stem))
-        if sequence in exclude or (only and sequence not in only):
-            continue
-        flows = load_file(file)
-        real.append(flows.pop("real").float())
-        faulty += [flow.float() for flow in flows.values()]
+    for file in sorted(file for run in runs for file in (run / "flows").glob("*.safetensors")):
+        flows = {name: flow.float() for name, flow in load_file(file).items()}
+        real.append(flows["real"])
+        for name, flow in flows.items():
+            if name not in ("real", "fake.demo"):
+                change = (flow - flows["real"]).norm(dim=1).flatten(1).quantile(0.95, dim=1)
+                flow = flow[change > VISIBLE]
+            if name != "real" and len(flow):
+                faulty.append(flow)
     return real, faulty
 
 
-def demo_flows(folder: Path) -> tuple[list[Tensor], list[Tensor]]:
-    """Flows of rendered clips and of the demo model's videos, as demo.train_discriminator leaves them in its run."""
-    pairs = [load_file(file) for file in sorted(folder.glob("*.safetensors"))]
-    return tuple([pair[key].float() for pair in pairs] for key in ("real", "fake"))  # type: ignore[return-value]
-
-
 def train(args: argparse.Namespace) -> None:
-    real, faulty = load_flows(args.run, exclude=args.hold_out)
-    held_out = load_flows(args.run, only=args.hold_out) if args.hold_out else None
-    if args.demo is not None:
-        sides = demo_flows(args.demo)
-        real, faulty = real + sides[0], faulty + sides[1]
-    config = DiscriminatorConfig(trained_on=TERMS, family="any", img_size=64, depth=3)
+    torch.set_num_threads(1)
+    real, faulty = load_flows(args.run)
+    held_out = load_flows(args.hold_out) if args.hold_out else None
+    print(f"{len(real)} real clips, {len(faulty)} faulty ones", flush=True)
     result = train_discriminator(
-        real, faulty, config, epochs=args.epochs, batch=48, blur=1.0, noise=0.1, still_share=0.03, label_smoothing=0.1,
-        patience=args.epochs, held_out=held_out, checkpoint=args.out.with_suffix(".training.safetensors"),
-        val_share=0.1, on_epoch=lambda e: print(json.dumps(e.to_dict()), flush=True),
+        real, faulty, CONFIG, epochs=args.epochs, batch=48, lr=args.lr, blur=1.0, noise=0.05, still_share=0.03,
+        label_smoothing=0.1, patience=args.epochs, held_out=held_out, prepare=prepare, val_share=0.1,
+        checkpoint=args.out.with_suffix(".training.safetensors"),
+        on_epoch=lambda e: print(json.dumps(e.to_dict()), flush=True),
     )
     save_discriminator(result.model, args.out, license="research only", real_clips=len(real), faulty_clips=len(faulty),
                        sequences=list(TRAINING_SEQUENCES))
@@ -175,11 +177,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("train")
-    command.add_argument("--run", type=Path, default=Path("runs/general"))
+    command.add_argument("--run", type=Path, nargs="+", default=[Path("runs/general")])
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--epochs", type=int, default=16)
-    command.add_argument("--hold-out", nargs="*", default=[], help="training sequences to judge epochs by instead")
-    command.add_argument("--demo", type=Path, help="flows of demo.train_discriminator, to train on as well")
+    command.add_argument("--lr", type=float, default=1e-3)
+    command.add_argument("--hold-out", type=Path, nargs="*", default=[], help="runs to judge epochs by instead")
     command.set_defaults(run_command=train)
     command = commands.add_parser("test")
     command.add_argument("file", type=Path)

