@@ -75,8 +75,8 @@ class DiscriminatorConfig:
             raise ValueError(f"{_WHAT}: img_size {self.img_size} is no multiple of patch_size {self.patch_size}.")
         if self.stem < 0 or self.detail < 0 or (self.stem and self.patch_size % STEM_STRIDE):
             raise ValueError(
-                f"{_WHAT}: stem {self.stem}, detail {self.detail}, patch_size {self.patch_size}; expected none below 0, "
-                f"and with a stem a patch_size that is a multiple of {STEM_STRIDE}."
+                f"{_WHAT}: stem {self.stem}, detail {self.detail}, patch_size {self.patch_size}; expected none below "
+                f"0, and with a stem a patch_size that is a multiple of {STEM_STRIDE}."
             )
         if self.embed_dim % self.num_heads:
             raise ValueError(f"{_WHAT}: embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.")

@@ -106,7 +106,8 @@ def train_discriminator(
             is not finite.
     """
     settings = json.dumps([asdict(config), len(real_flows), len(fake_flows), epochs, batch, lr, weight_decay, warmup,
-                           ema_decay, val_share, blur, noise, still_share, label_smoothing, seed] + ([prepare.__name__] if prepare else []))
+                           ema_decay, val_share, blur, noise, still_share, label_smoothing, seed,
+                           *([prepare.__name__] if prepare else [])])
     generator = torch.Generator().manual_seed(seed)
     sides = ((real_flows, "real"), (fake_flows, "generated"))
     if held_out is None:

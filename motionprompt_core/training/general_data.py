@@ -2,9 +2,9 @@
 
     python -m motionprompt_core.training.general_data --data DIR DIR2 --out runs/general --seeds 1000
 
-The folders hold one folder of frames for each sequence. Each seed becomes a file of its own with the flow of a real clip
-and of the same pairs of frames with faults; what is there is not made again. Both are cropped, resampled and compressed
-alike. `--demo N` adds rendered clips and videos of the demo model, of N seeds.
+The folders hold one folder of frames for each sequence. Each seed becomes a file of its own with the flow of a real
+clip and of the same pairs of frames with faults; what is there is not made again. Both are cropped, resampled and
+compressed alike. `--demo N` adds rendered clips and videos of the demo model, of N seeds.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ class Pair:
 
 
 @torch.no_grad()
-def flows_of_seed(seed: int, data: Sequence[Path], sequences: Sequence[str], flow_model: FlowModel) -> dict[str, Tensor]:
-    """Flows (P, 2, GRID, GRID) in px of the grid under the names "real" and "fake.KIND", of the same pairs of frames."""
+def flows_of_seed(
+    seed: int, data: Sequence[Path], sequences: Sequence[str], flow_model: FlowModel
+) -> dict[str, Tensor]:
+    """Flows (P, 2, GRID, GRID) of the same pairs of frames in px of the grid, named "real" and "fake.KIND"."""
     generator = Generator().manual_seed(seed)
     clip = real_clip(data, sequences, generator)
     quality = _compression(generator)
@@ -72,7 +74,9 @@ def demo_flows(seed: int, pipeline: DemoPipeline, flow_model: FlowModel) -> dict
     clip = world.random_clip(generator, fault_share=0)
     generated, _ = pipeline.sample(world.caption(clip), seed)
     pairs = draw_pairs(len(generated), 2 * PAIRS, generator)
-    sides = {"real": world.render(clip)[0], "fake.demo": generated.clamp(0, 1)}
+    autoencoder = pipeline.weights.autoencoder  # both sides go through it, or its softness would tell them apart
+    rendered = pipeline.decode(autoencoder.encode(world.render(clip)[0] * 2 - 1) * autoencoder.scale)
+    sides = {"real": rendered.clamp(0, 1), "fake.demo": generated.clamp(0, 1)}
     return {name: measure(video, pairs, flow_model) for name, video in sides.items()}
 
 

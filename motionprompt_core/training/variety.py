@@ -1,7 +1,7 @@
 """Flows varied and disturbed while a general discriminator learns: endless examples for few clips.
 
-`vary` changes what says nothing about faults: turned, nearer, faster, under another camera. `disturb` adds what faults
-of video models have in common to real flow: motion that is drawn anew at some scale, in a part of the picture or in all.
+`vary` changes what says nothing about faults: turned, nearer, faster, under another camera. `disturb` adds what
+faults of video models have in common to real flow: motion drawn anew at some scale, in a part of the picture or in all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def vary(flow: Tensor, generator: Generator) -> Tensor:
     flow = flow * (0.4 * torch.randn(len(flow), 1, 1, 1, generator=generator)).exp()
     axis = (torch.arange(size) + 0.5) / size - 0.5
     place = torch.stack((axis.expand(size, size), axis.view(-1, 1).expand(size, size)))
-    shift, turn = torch.randn(len(flow), 2, 1, 1, generator=generator), torch.randn(len(flow), 2, 2, generator=generator)
+    shift = torch.randn(len(flow), 2, 1, 1, generator=generator)
+    turn = torch.randn(len(flow), 2, 2, generator=generator)
     strength = torch.rand(len(flow), 1, 1, 1, generator=generator).square() * size / 20
     moved = torch.rand(len(flow), 1, 1, 1, generator=generator) < 0.5
     return flow + moved * strength * (shift + torch.einsum("bij,jhw->bihw", turn, place))
@@ -69,7 +70,8 @@ def _fault(flow: Tensor, generator: Generator) -> Tensor:
     strength = size / 320 * 16 ** torch.rand((), generator=generator).item()
     if whole < 0.35:
         return strength * field
-    return 1.3 * strength * field * blob(flow[None], generator, 0.12 + 0.25 * torch.rand((), generator=generator).item())
+    radius = 0.12 + 0.25 * torch.rand((), generator=generator).item()
+    return 1.3 * strength * field * blob(flow[None], generator, radius)
 
 
 def _noise(

@@ -76,8 +76,33 @@ def model_range(factor: float) -> float:
     return tiny().normalise(some_flow() * factor).abs().max().item()
 
 
-def test_gradient_agrees_with_central_differences():
-    model = tiny().double()
+FINE = replace(TINY, stem=4, detail=256.0)
+
+
+def test_detail_shows_what_is_small_beside_the_motion_around_it():
+    """A quarter pixel of jitter on a pan of 20 px: the flow itself hardly changes, its detail does."""
+    pan = torch.full((1, 2, 64, 64), 20.0)
+    jitter = 0.25 * torch.randn(1, 2, 64, 64, generator=torch.Generator().manual_seed(3))
+    seen = [tiny(config=FINE).normalise(flow) for flow in (pan, pan + jitter)]
+    assert seen[0].shape == (1, 4, 32, 32) and seen[0][:, 2:].abs().max() < 1e-4
+    change = (seen[1] - seen[0]).abs().mean(dim=(0, 2, 3))
+    assert change[2:].min() > 5 * change[:2].max()
+
+
+def test_a_file_with_stem_and_detail_comes_back(tmp_path):
+    save_discriminator(tiny(config=FINE), tmp_path / "fine.safetensors")
+    model = load_discriminator(tmp_path / "fine.safetensors")
+    assert model.config == FINE and torch.equal(model(some_flow()), tiny(config=FINE)(some_flow()))
+
+
+def test_a_stem_needs_patches_of_its_stride():
+    with pytest.raises(ValueError, match="stem 4, detail 0.0, patch_size 4; expected .* multiple of 8"):
+        replace(TINY, stem=4, patch_size=4)
+
+
+@pytest.mark.parametrize("config", [TINY, FINE])
+def test_gradient_agrees_with_central_differences(config):
+    model = tiny(config=config).double()
     flow, direction = some_flow(1).double(), some_flow(1, 48, 64).flip(3).double()
     flow.requires_grad_()
     (gradient,) = torch.autograd.grad(model(flow).sum(), flow)

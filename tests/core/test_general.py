@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from motionprompt_core.demo import tweedie
+from motionprompt_core.files import write_safetensors
 from motionprompt_core.flow import GradientFlow
 from motionprompt_core.training import general, general_data
 from motionprompt_core.training.faults import TRAINED
@@ -22,7 +23,8 @@ def footage(tmp_path):
 
 
 def test_a_seed_gives_flow_of_a_real_clip_and_of_faulty_ones(footage):
-    flows = [general_data.flows_of_seed(3, footage, general_data.TRAINING_SEQUENCES, GradientFlow()) for _ in range(2)]
+    sequences = general_data.TRAINING_SEQUENCES
+    flows = [general_data.flows_of_seed(3, [footage], sequences, GradientFlow()) for _ in range(2)]
     assert flows[0].keys() == flows[1].keys()
     assert all(torch.equal(flow, flows[1][name]) for name, flow in flows[0].items())
     kinds = {name.removeprefix("fake.") for name in flows[0] if name != "real"}
@@ -30,19 +32,28 @@ def test_a_seed_gives_flow_of_a_real_clip_and_of_faulty_ones(footage):
     assert flows[0]["real"].shape == (3, 2, 128, 128)
 
 
-def test_the_sequence_of_a_seed_is_the_one_that_it_is_made_from(footage, monkeypatch):
-    taken = []
-    window = general_data.window
+def test_sequences_are_found_in_any_of_the_folders(footage, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (footage / "goat").rename(other / "goat")
+    generator = torch.Generator().manual_seed(0)
+    clips = [general_data.footage([footage, other], ["goat"], 32, generator) for _ in range(3)]
+    assert all(clip.shape == (general_data.FRAMES, 3, 32, 32) for clip in clips)
 
-    def watched(folder, *args):
-        taken.append(folder.name)
-        return window(folder, *args)
 
-    monkeypatch.setattr(general_data, "window", watched)
-    for seed in range(5):
-        taken.clear()
-        general_data.real_clip(footage, general_data.TRAINING_SEQUENCES, torch.Generator().manual_seed(seed))
-        assert taken == ([general_data.sequence_of(seed)] if general_data.sequence_of(seed) else [])
+def test_a_piece_of_one_clip_moves_over_another():
+    back, front = torch.zeros(9, 3, 48, 48), torch.ones(9, 3, 48, 48)
+    made = general_data.collage(back, front, torch.Generator().manual_seed(2))
+    assert made.amin() == 0 and made.amax() > 0.9
+    assert (made[1:] - made[:-1]).abs().mean() > 0.001
+
+
+def test_pairs_that_a_fault_leaves_alone_are_not_called_faulty(tmp_path):
+    real = torch.zeros(3, 2, 32, 32)
+    faulty = real.clone()
+    faulty[1, :, :16] = 2
+    write_safetensors({"real": real, "fake.pop": faulty, "fake.lag": real}, tmp_path / "flows" / "0.safetensors", {})
+    sides = general.load_flows([tmp_path])
+    assert [len(side) for side in sides] == [1, 1] and torch.equal(sides[1][0], faulty[1:2])
 
 
 def test_training_and_test_sequences_are_apart():
