@@ -136,6 +136,19 @@ class GuidanceReport:
         lines += [f"steps leapt over by the sampler: {self.missed}"] if self.missed else []
         return "\n".join(lines + self.notes)
 
+    def brief(self) -> str:
+        """What of the summary has room under a node: two lines, and one if anything is amiss."""
+        done = [step.iterations for step in self.steps if step.iterations]
+        lines = [f"{self.state}: {len(self.guided)} of {self.num_steps} steps guided, {self.sampling_seconds:.0f} s"]
+        if done:
+            first, last = done[0][0], done[-1][-1]
+            phi = "" if first.phi is None or last.phi is None else f" | phi {first.phi:.3f} -> {last.phi:.3f}"
+            lines.append(f"loss {first.loss:.4g} -> {last.loss:.4g}{phi} | drift {last.drift:.4g}")
+        amiss = sum(step.fallback is not None for step in self.steps) + len(self.notes) + bool(self.missed)
+        if amiss:
+            lines.append(f"{amiss} {'remark' if amiss == 1 else 'remarks'}: see the picture, or the output summary")
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings; flow fields are given by their mean speed in pixels."""
         values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow")}

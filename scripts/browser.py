@@ -51,13 +51,23 @@ class Canvas:
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.set_default_timeout(PATIENCE)
-        page.goto(url)
-        page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
+        self.url = url
+        self.open()
         # The first start shows the templates, at a time of its own; the start after it does not.
-        self.evaluate("async () => await window.app.extensionManager.setting.set('Comfy.TutorialCompleted', true)")
-        page.goto(url)
-        page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
+        self.change_setting("Comfy.TutorialCompleted", True)
+
+    def open(self) -> None:
+        self.page.goto(self.url)
+        self.page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
         self.close_dialogs()
+
+    def change_setting(self, name: str, value: Any) -> None:
+        """Change one of the interface's settings, and start it anew."""
+        self.evaluate(
+            "async ([name, value]) => await window.app.extensionManager.setting.set(name, value)",
+            [name, value],
+        )
+        self.open()
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
@@ -148,9 +158,36 @@ class Canvas:
                 for (const name of ["execution_success", "execution_error", "execution_interrupted"])
                     window.app.api.addEventListener(name, () => { window.ended = name }, {once: true}) }"""
         )
-        self.page.locator('[data-testid="queue-button"] button').first.click()
+        self.page.locator('[data-testid="queue-button"] button, button[data-testid="queue-button"]').first.click()
         self.page.wait_for_function("window.ended", timeout=300 * SECONDS)
         return self.evaluate("window.ended")
+
+    # -- help ------------------------------------------------------------------------------------------------------
+
+    def help_page(self, kind: str) -> str:
+        """The text of a node's help, as a click on the node and on its "i" shows it."""
+        self.close_dialogs()
+        x, y = self.evaluate(
+            """kind => {
+                const {app, LiteGraph} = window;
+                app.graph.clear();
+                const node = LiteGraph.createNode(kind);
+                node.pos = [300, 100];
+                app.graph.add(node);
+                const {ds, canvas} = app.canvas;
+                Object.assign(ds, {scale: 1, offset: [0, 100]});
+                app.canvas.setDirty(true, true);
+                const {left, top} = canvas.getBoundingClientRect();
+                return [left + node.pos[0] + node.size[0] / 2, top + node.pos[1] + 100 - 12];
+            }""",
+            kind,
+        )
+        self.page.wait_for_timeout(700)
+        self.page.mouse.click(x, y)
+        self.page.locator('[data-testid="info-button"]').first.click()
+        page = self.page.locator(".node-help-content").first
+        page.locator("h1, img").first.wait_for()
+        return page.inner_text()
 
     # -- pictures --------------------------------------------------------------------------------------------------
 

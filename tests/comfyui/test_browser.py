@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,12 @@ def test_quickstart_run_from_the_canvas_ends_with_pictures_on_it(canvas: Canvas)
         ".every(node => node.imgs?.length && node.imgs.every(image => image.naturalWidth > 0))",
         arg=sorted(shown),
     )
-    canvas.page.wait_for_timeout(1000)
+    report = canvas.page.get_by_text(re.compile(r"done: \d+ of 6 steps guided")).first
+    report.wait_for()
+    below = "text => text.getBoundingClientRect().bottom - text.closest('.dom-widget').getBoundingClientRect().bottom"
+    cut = report.evaluate(below)
+    assert cut <= 1, "the text under the node is cut off"
+    canvas.page.wait_for_timeout(5000)  # animated pictures find their place with the next redraws
     canvas.shoot("quickstart_done")
     assert canvas.errors == []
 
@@ -139,6 +145,21 @@ def test_a_workflow_saved_by_an_older_version_opens_with_its_values(canvas: Canv
     }
     for node, item in then.items():
         assert {name: now[node]["inputs"][name] for name in item["inputs"]} == item["inputs"], item["class_type"]
+
+
+def test_help_is_in_the_users_language(canvas: Canvas) -> None:
+    page = (ROOT / "web" / "docs" / "MotionPromptReport" / "zh.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert headings and "When to use it" in canvas.help_page("MotionPromptReport")
+    try:
+        canvas.change_setting("Comfy.Locale", "zh")
+        shown = canvas.help_page("MotionPromptReport")
+        picture = "document.querySelector('.node-help-content img')?.naturalWidth > 99"
+        canvas.page.wait_for_function(picture)
+        canvas.shoot("help_in_chinese")
+    finally:
+        canvas.change_setting("Comfy.Locale", "en")
+    assert [heading for heading in headings if heading not in shown] == []
 
 
 def test_a_missing_file_gets_the_dialog_that_names_its_folder(canvas: Canvas, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Help that is true to the nodes: tooltips, a page per node, four languages, and the page on errors.
 
+The interface shows web/docs/<node>/<language>.md, and web/docs/<node>.md where there is none in the user's language.
+Both name their pictures from web/docs.
+
 After a change of a node's text, `MOTIONPROMPT_WRITE_ENGLISH=1 pytest tests/comfyui/test_help.py` writes
 locales/en/nodeDefs.json anew from the schemas; the other languages are for people who speak them.
 """
@@ -24,6 +27,11 @@ TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 # What a text in each language has at least one character of.
 SCRIPTS = {"zh": r"[\u4e00-\u9fff]", "ja": r"[\u3040-\u30ff]", "ko": r"[\uac00-\ud7a3]"}
 LANGUAGES = ("en", *SCRIPTS)
+HEADINGS = {
+    "zh": ("\u8f93\u5165", "\u8f93\u51fa"),
+    "ja": ("\u5165\u529b", "\u51fa\u529b"),
+    "ko": ("\uc785\ub825", "\ucd9c\ub825"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +105,41 @@ def test_pages_show_only_files_that_exist():
     for path in PAGES.rglob("*.md"):
         shown = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", path.read_text(encoding="utf-8"))
         files = [file for pair in shown for file in pair if file and not file.startswith("https://")]
-        missing = [file for file in files if not (path.parent / file).is_file()]
+        missing = [file for file in files if not (PAGES / file).is_file()]
         assert not missing, (path.name, missing)
+
+
+@pytest.mark.parametrize("language", SCRIPTS)
+def test_every_page_is_in_step_in_every_language(schemas, language):
+    for name in schemas:
+        page = (PAGES / name / f"{language}.md").read_text(encoding="utf-8")
+        english = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+        texts = locale(language)[name]
+        assert page.startswith(f"# {texts['display_name']}\n"), name
+        assert re.search(SCRIPTS[language], page), name
+        for heading, translated in zip(("Inputs", "Outputs"), HEADINGS[language], strict=True):
+            assert bullets(page, translated) == bullets(english, heading), (name, heading)
+        for pattern in (r"^#+ ", r"^ *- ", r"\]\([^)\s]+\)"):  # headings, bullets, links and pictures
+            found, wanted = (re.findall(pattern, text, re.MULTILINE) for text in (page, english))
+            assert found == wanted, (name, pattern)
+        wanted = set(re.findall(r"`[^`]+`", english))
+        assert set(re.findall(r"`[^`]+`", page)) == wanted, (name, wanted)
+        unclosed = re.search(r"[)\u201d\u300d\uff09]\*+\w", page)  # after a sign, the stars would be shown
+        assert not unclosed, (name, unclosed)
+
+
+@pytest.mark.parametrize("language", SCRIPTS)
+def test_a_page_calls_inputs_and_outputs_as_the_node_does(schemas, language):
+    for name, schema in schemas.items():
+        page = (PAGES / name / f"{language}.md").read_text(encoding="utf-8")
+        texts = locale(language)[name]
+        called = {item.id: texts["inputs"][item.id]["name"] for item in schema.inputs}
+        labels = [*called.items()]
+        labels += [(item.display_name, texts["outputs"][str(i)]["name"]) for i, item in enumerate(schema.outputs)]
+        for identifier, label in labels:
+            label = label.removesuffix(f" ({identifier})")
+            line = rf"^- `{identifier}`.?{'' if label.lower() == identifier else re.escape(label)}"
+            assert re.search(line, page, re.MULTILINE), (name, identifier, label)
 
 
 def test_english_is_the_text_of_the_schemas(english):
