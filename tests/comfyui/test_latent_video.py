@@ -88,6 +88,31 @@ def test_the_decoders_noise_is_not_taken_from_the_samplers(decoder):
     assert torch.equal(*pictures)
 
 
+def test_a_step_that_is_tried_again_looks_at_the_same_pairs(video, monkeypatch):
+    """LTX-Video changes tensors in place: without checkpoints the first attempt at the first step is in vain."""
+
+    def pairs(checkpointing):
+        _, report = video.guided(checkpointing=checkpointing, iterations=2)
+        return [iteration.pairs for step in report.steps for iteration in step.iterations], report.summary()
+
+    guidance, short = video.comfy.module("motionprompt_core.guidance"), []
+    backward = guidance.backward_scaled
+
+    def once_out_of_memory(*args, **kwargs):
+        if not short:
+            short.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return backward(*args, **kwargs)
+
+    calm, _ = pairs("on")
+    assert len({str(pair) for pair in calm}) > 1, "nothing to tell by"
+    assert pairs("off")[0] == calm
+    monkeypatch.setattr(guidance, "backward_scaled", once_out_of_memory)
+    troubled, summary = pairs("off")
+    assert "Memory ran out" in summary
+    assert troubled == calm
+
+
 def refused(video, message, **options):
     with pytest.raises(ValueError, match=message):
         video.guided(**options)
