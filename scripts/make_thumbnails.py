@@ -2,7 +2,7 @@
 
     python -m scripts.make_thumbnails              diagrams of those that need a checkpoint: what goes where
     python -m scripts.make_thumbnails registry     the registry's icon and banner
-    python -m scripts.make_thumbnails own-output   runs those with the demo model and shows what they made
+    python -m scripts.make_thumbnails own-output   runs the others and shows what they made (or those that are named)
     python -m scripts.make_thumbnails quickstart   from the videos that run.py demo wrote to output/demo
 
 An AnimateDiff workflow cannot show its own output on a machine without the checkpoint; a diagram promises nothing.
@@ -15,7 +15,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+import torch
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
+from torchvision.transforms.functional import to_pil_image
+
+from motionprompt_core.demo import world
+from motionprompt_core.video import write_video
 
 from .comfy_server import ComfyServer
 from .locate import comfyuis
@@ -24,7 +29,6 @@ from .workflow import find_nodes, load_workflow, ui_to_api
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = ROOT / "workflows"
 IMAGES = ROOT / "docs" / "images"
-OWN_OUTPUT = ("compare_settings",)
 SIZE = (768, 432)
 SCALE = 2  # drawn larger and shrunk, for smooth edges
 BACK, INK, LINE, GREEN, BLUE, PINK = "#1f2228", "#f0f0f0", "#8a93a3", "#2f6b3f", "#2f5c85", "#7a3b78"
@@ -96,24 +100,57 @@ def steps(drawing: Drawing, number: int, guided: Sequence[int], y: float, captio
     drawing.text(SIZE[0] / 2, y + width + 20, caption, 18, "#b9c2d0")
 
 
-def own_output(name: str, every: int = 5) -> None:
-    """Run a workflow as it is and show frames of the video that it saves, with the video's title."""
-    with ComfyServer(comfyuis()[0], [ROOT]) as server:
-        prompt = ui_to_api(load_workflow(WORKFLOWS / f"{name}.json"), server.object_info())
-        saved = find_nodes(prompt, "SaveAnimatedWEBP")[0]
-        with Image.open(server.queue(prompt, timeout=3600).files(saved)[0]) as video:
-            pictures = []
-            for index in range(0, getattr(video, "n_frames", 1), every):
-                video.seek(index)
-                pictures.append(video.convert("RGB"))
+def compare_settings(server: ComfyServer, every: int = 5) -> Image.Image:
+    """Frames of the video that the workflow saves, with the video's title."""
+    prompt = ui_to_api(load_workflow(WORKFLOWS / "compare_settings.json"), server.object_info())
+    saved = find_nodes(prompt, "SaveAnimatedWEBP")[0]
+    pictures = frames_of(server.queue(prompt, timeout=3600).files(saved)[0], every)
     width, height = pictures[0].size
-    size = 3 * width + 80, height + 60
-    sheet = Image.new("RGB", size, "white")
-    ImageDraw.Draw(sheet).text((size[0] / 2, 30), prompt[saved]["_meta"]["title"], "black", font(13), "mm")
+    sheet = Image.new("RGB", (3 * width + 80, height + 60), "white")
+    ImageDraw.Draw(sheet).text((sheet.width / 2, 30), prompt[saved]["_meta"]["title"], "black", font(13), "mm")
     for number, picture in enumerate(pictures[:3]):
         sheet.paste(picture, (number * (width + 40), 60))
-    sheet.save(WORKFLOWS / f"{name}.jpg", quality=88)
-    print((WORKFLOWS / f"{name}.jpg").relative_to(ROOT))
+    return sheet
+
+
+def measure_video(server: ComfyServer, seed: int = 40_010) -> Image.Image:
+    """Six frames of a rendered clip, as the user's video, and the plot that the workflow makes of it."""
+    prompt = ui_to_api(load_workflow(WORKFLOWS / "measure_video.json"), server.object_info())
+    clip = world.render(world.random_clip(torch.Generator().manual_seed(seed), fault_share=0))[0]
+    loader = prompt[find_nodes(prompt, "LoadVideo")[0]]
+    write_video(clip, server.base_dir / "input" / loader["inputs"]["file"])
+    (metrics,) = find_nodes(prompt, "MotionPromptTemporalMetrics")
+    with Image.open(server.queue(prompt, timeout=3600).files(metrics)[0]) as picture:
+        plot = picture.convert("RGB")
+    inked = ImageOps.invert(plot).getbbox() or (0, 0, *plot.size)
+    sheet = Image.new("RGB", (plot.width, plot.width // 6 + inked[3] + 12), "white")
+    sheet.paste(plot, (0, plot.width // 6))
+    size = sheet.width // 6
+    for number in range(6):
+        frame = to_pil_image(clip[round(number * (len(clip) - 1) / 5)])
+        sheet.paste(frame.resize((size - 6, size - 6), Image.Resampling.NEAREST), (number * size + 3, 3))
+    return sheet
+
+
+OWN_OUTPUT = {"compare_settings": compare_settings, "measure_video": measure_video}
+
+
+def frames_of(path: Path, every: int) -> list[Image.Image]:
+    """Every n-th frame of an animated picture."""
+    with Image.open(path) as video:
+        pictures = []
+        for index in range(0, getattr(video, "n_frames", 1), every):
+            video.seek(index)
+            pictures.append(video.convert("RGB"))
+    return pictures
+
+
+def own_output(names: Sequence[str]) -> None:
+    """Run workflows as they are, and show what they made."""
+    with ComfyServer(comfyuis()[0], [ROOT], start_timeout=1200) as server:
+        for name in names or OWN_OUTPUT:
+            OWN_OUTPUT[name](server).save(WORKFLOWS / f"{name}.jpg", quality=88)
+            print((WORKFLOWS / f"{name}.jpg").relative_to(ROOT))
 
 
 def quickstart(folder: Path = ROOT / "output" / "demo", columns: int = 6, edge: int = 4, title: int = 26) -> None:
@@ -200,24 +237,12 @@ def main() -> None:
     steps(drawing, 8, (1, 2), 310, "the window is a share of the steps: it scales with them")
     drawing.save(WORKFLOWS / "animatediff_lightning.jpg")
 
-    drawing = Drawing()
-    drawing.text(SIZE[0] / 2, 42, "Measure a video", 34)
-    drawing.text(SIZE[0] / 2, 80, "flicker, smoothness, motion and sharpness of a video that you have", 19, "#b9c2d0")
-    drawing.box(60, 180, 170, 64, "your video", PINK)
-    drawing.box(300, 166, 190, 92, "Temporal\nMetrics", GREEN)
-    drawing.box(560, 180, 150, 64, "table, plot", FRAME)
-    drawing.arrow(230, 212, 300, 212)
-    drawing.arrow(490, 212, 560, 212)
-    drawing.text(SIZE[0] / 2, 340, "one video, or two side by side", 18, "#b9c2d0")
-    drawing.save(WORKFLOWS / "measure_video.jpg")
-
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["registry"]:
         registry()
-    elif sys.argv[1:] == ["own-output"]:
-        for workflow in OWN_OUTPUT:
-            own_output(workflow)
+    elif sys.argv[1:2] == ["own-output"]:
+        own_output(sys.argv[2:])
     elif sys.argv[1:] == ["quickstart"]:
         quickstart()
     else:
