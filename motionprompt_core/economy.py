@@ -60,7 +60,8 @@ def describe(economy: Economy, checkpointed: bool) -> str:
 
 
 def cost_ratio(
-    settings: GuidanceSettings, num_steps: int, uncond: bool = True, checkpointed: bool = False, pair: float = 0.0
+    settings: GuidanceSettings, num_steps: int, uncond: bool = True, checkpointed: bool = False, pair: float = 0.0,
+    windows: bool = False,
 ) -> float:
     """Estimated operations of a guided run over those of a plain one, at least 1.
 
@@ -68,6 +69,7 @@ def cost_ratio(
         num_steps: length of the schedule. uncond: plain steps evaluate the negative prompt as well (CFG over 1).
         checkpointed: the denoiser's blocks are checkpointed.
         pair: decoding and judging one frame pair, forwards and backwards, in evaluations of the denoiser.
+        windows: the frames are evaluated in windows, each of which is run once more as a whole with checkpoints.
     """
     guided = guided_steps(num_steps, settings)
     if not guided:
@@ -75,7 +77,7 @@ def cost_ratio(
     economy = ECONOMIES[settings.mode]
     backward, again = (LATE_BACKWARD, LATE_AGAIN) if economy.late else (BACKWARD, AGAIN)
     evaluations = 1 if economy.pooled else settings.iterations
-    step = evaluations * (1 + backward + (again if checkpointed else 0.0))
+    step = evaluations * (1 + backward + (again + windows if checkpointed else 0.0))
     step += pair * settings.pairs * settings.iterations
     step += (settings.loss_on == "cfg" and uncond) + (settings.preserve_motion > 0)
     plain = num_steps * (2 if uncond else 1)

@@ -67,6 +67,8 @@ VAE = {
 }
 # Frames up to which a motion model goes, and whether it has a middle block: how AnimateDiff-Evolved tells versions.
 MOTION = {"v1": (24, False), "v2": (32, True), "v3": (32, False)}
+# Of context windows, for longer videos.
+WINDOW, OVERLAP = 16, 4
 
 
 class AnimateDiffShapes:
@@ -128,23 +130,36 @@ class AnimateDiffShapes:
     def denoise(
         self, frames: int, size: int, cond: Tensor, conds: int = 1, checkpointed: bool = False, late: bool = False
     ) -> Tensor:
-        """The UNet's output for all frames, (frames, 4, h, w); `conds` prompts are evaluated in one batch."""
+        """The UNet's output for all frames, (frames, 4, h, w); `conds` prompts are evaluated in one batch. More frames
+        than the motion model has places for go in windows of 16 that share 4, as AnimateDiff-Evolved's do."""
+        early = [layer for block in self.unet.input_blocks for layer in block.children()] if late else ()
+        found = self._checkpoints.blocks(self.unet) if checkpointed else ()
+        with self._checkpoints.checkpointed(found, nullcontext), constant_layers(early):
+            if frames <= MOTION["v2"][0]:
+                return self._window(frames, size, cond, conds)
+            whole = [self.unet] if checkpointed else ()
+            out = torch.zeros(frames, 4, size // 8, size // 8, device=self.device, dtype=self.dtype)
+            with self._checkpoints.checkpointed(whole, nullcontext, whole=True):
+                for start in range(0, frames - WINDOW + 1, WINDOW - OVERLAP):
+                    seen = torch.arange(start, start + WINDOW, device=self.device)
+                    out = out.index_add(0, seen, self._window(WINDOW, size, cond, conds))
+            return out
+
+    def _window(self, frames: int, size: int, cond: Tensor, conds: int) -> Tensor:
         self.motion.set_video_length(frames, frames)
         x = torch.empty(conds * frames, 4, size // 8, size // 8, device=self.device, dtype=self.dtype)
         t = torch.empty(conds * frames, device=self.device, dtype=self.dtype)
         context = cond.expand(conds * frames, -1, -1)
         options = {"transformer_options": dict(self._options)}
-        early = [layer for block in self.unet.input_blocks for layer in block.children()] if late else ()
-        found = self._checkpoints.blocks(self.unet) if checkpointed else ()
-        with self._checkpoints.checkpointed(found, nullcontext), constant_layers(early):
-            return self.unet(x, t, context=context, **options)[:frames]
+        return self.unet(x, t, context=context, **options)[:frames]
 
     def decode(self, latents: Tensor, decoder: str, checkpointed: bool = False) -> Tensor:
         """Pictures (N, 3, H, W) by the VAE, "vae", or a tiny autoencoder, "taesd"."""
         network = {"vae": self.vae, "taesd": self.tiny}[decoder]
         found = self._checkpoints.decoder_blocks(network) if checkpointed else ()
+        parts = latents.to(self.dtype).split(1 if checkpointed else len(latents))
         with self._checkpoints.checkpointed(found, nullcontext):
-            return network.decode(latents.to(self.dtype)).float()
+            return torch.cat([network.decode(part) for part in parts]).float()
 
     @functools.cache  # noqa: B019 (one subject a process)
     def flow(self, name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import statistics
 import sys
 import time
 from dataclasses import asdict
@@ -17,7 +16,7 @@ import torch
 from ..economy import ECONOMIES
 from . import demo
 from .measure import fused_attention
-from .recipes import Recipe, Row, Subject, evaluation, plain_step, table, whole_run
+from .recipes import Parts, Recipe, Row, Subject, evaluation, plain_step, table, whole_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = ROOT / "scripts" / "bench_animatediff.py"
@@ -32,10 +31,11 @@ ANIMATEDIFF = (
     Recipe("balanced, checkpoints, TAESD", "balanced", checkpointed=True, decoder="taesd"),
     Recipe("fast, TAESD", "fast", decoder="taesd"),
     Recipe("fast, checkpoints, TAESD", "fast", checkpointed=True, decoder="taesd"),
+    Recipe("balanced, every 2nd step, checkpoints", "balanced", True, every=2),
     Recipe("balanced, every 2nd step, checkpoints, TAESD", "balanced", True, "taesd", every=2),
     Recipe("fast, every 2nd step, checkpoints, TAESD", "fast", True, "taesd", every=2),
 )
-BALANCED = ANIMATEDIFF[6]
+GROWING = (ANIMATEDIFF[6], ANIMATEDIFF[2])
 DEMO = tuple(Recipe(mode, mode, decoder="demo") for mode in ECONOMIES) + (
     Recipe("exact, checkpoints", "exact", True, "demo"), Recipe("balanced, checkpoints", "balanced", True, "demo"))
 
@@ -87,15 +87,16 @@ def measure_demo(turns: int) -> dict[str, Any]:
     rows = [whole_run(r, evaluation(subject, r, 16, 128), plain, steps=20) for r in DEMO]
     print(f"Demo model, 128 px, 16 frames, 20 steps, K = 3\n\n{table(rows)}")
     found: dict[str, Any] = {"rows": [asdict(row) for row in rows]}
-    seconds = [evaluation(subject, DEMO[0], 16, 128, count=False).seconds for _ in range(3)]
-    shares = [part["own"] / part["denoiser"] for part in seconds]
-    found["own_share_of_time"] = statistics.median(shares)
-    print(f"\nflow, discriminator and losses: {100 * found['own_share_of_time']:.0f} % of the denoiser's time")
     if turns > 0:
-        found["seconds"] = demo.wall_times(subject.pipeline, turns)
-        found["time_ratios"] = demo.wall_ratios(found["seconds"])
-        print("\n| | processor time, times plain (median of the turns) |\n|---|---|")
-        print("\n".join(f"| {name} | {ratio:.2f} |" for name, ratio in found["time_ratios"].items()))
+        times = demo.wall_times(subject.pipeline, turns)
+        found |= {"seconds": times, "time_ratios": demo.wall_ratios(times), "shares": demo.shares(times)}
+        parts = [part for part in found["shares"]["exact"] if part != "ours"]
+        print("\nProcessor time of whole videos (medians of the turns), and its shares; *other* is losses, Adam and "
+              f"bookkeeping,\n*ours* flow, discriminator and other\n\n| | times plain | {' | '.join(parts)} | ours |")
+        print(f"|---|---|{'---|' * (len(parts) + 1)}")
+        for mode, share in found["shares"].items():
+            cells = " | ".join(f"{100 * share[part]:.1f} %" for part in (*parts, "ours"))
+            print(f"| {mode} | {found['time_ratios'][mode]:.2f} | {cells} |")
     return found
 
 
@@ -126,37 +127,37 @@ def measure_animatediff(subject: Subject) -> list[dict[str, Any]]:
 def growth(subject: Subject) -> dict[str, list[dict[str, Any]]]:
     """How the cost of mode balanced, with checkpoints and TAESD, and of exact grows."""
     found: dict[str, list[dict[str, Any]]] = {}
-    chosen = (BALANCED, ANIMATEDIFF[2])
+    known: dict[tuple[int, ...], tuple[Parts, list[Parts]]] = {}
 
-    def add(what: str, value: float, shape: tuple[int, int], tokens: int = 1, **more: Any) -> None:
-        chunks = 1 if tokens < 75 else 2
-        plain = plain_step(subject, *shape, chunks)
-        for recipe in chosen:
-            parts = evaluation(subject, recipe, *shape, tokens, chunks)
+    def add(what: str, value: float, frames: int = 16, size: int = 512, tokens: int = 1, **more: Any) -> None:
+        case, chunks = (frames, size, tokens), 1 if tokens < 75 else 2
+        if case not in known:
+            parts = [evaluation(subject, recipe, frames, size, tokens, chunks) for recipe in GROWING]
+            known[case] = plain_step(subject, frames, size, chunks), parts
+        plain, evaluations = known[case]
+        for recipe, parts in zip(GROWING, evaluations, strict=True):
             row = whole_run(recipe, parts, plain, **more)
             found.setdefault(what, []).append({"value": value, "plain_flops": 50 * plain.flops["denoiser"],
-                                               **asdict(row)})
+                                               "plain_peak": plain.peak, **asdict(row)})
 
-    for frames in (8, 16, 32):  # the motion model has places for 32; more are sampled in windows
-        add("frames", frames, (frames, 512))
+    for frames in (8, 16, 32, 64):  # the motion model has places for 32: 64 go in windows of 16 that share 4
+        add("frames", frames, frames)
     for size in (256, 512, 768):
-        add("resolution, px", size, (16, size))
+        add("resolution, px", size, size=size)
     for tokens in (1, 8, 75):
-        add("tokens", tokens, (16, 512), tokens)
-    plain = plain_step(subject, 16, 512)
-    for recipe in chosen:
-        parts = evaluation(subject, recipe, 16, 512)
-        for k in (1, 3, 5, 10):
-            row = whole_run(recipe, parts, plain, iterations=k)
-            found.setdefault("iterations K", []).append({"value": k, **asdict(row)})
-        for end in (0.14, 0.3, 0.5, 1.0):
-            row = whole_run(recipe, parts, plain, window_end=end)
-            found.setdefault("end of the window", []).append({"value": end, **asdict(row)})
+        add("tokens", tokens, tokens=tokens)
+    for k in (1, 3, 5, 10):
+        add("iterations K", k, iterations=k)
+    for end in (0.14, 0.3, 0.5, 1.0):
+        add("end of the window", end, window_end=end)
+    names = " | ".join(f"{recipe.mode}: times plain | peak, GiB" for recipe in GROWING)
+    print(f"\n| | | plain, TFLOP | peak, GiB | {names} |\n|---|---|---|---|{'---|---|' * len(GROWING)}")
     for what, rows in found.items():
-        print(f"\n| {what} | | TFLOP | times plain | peak, GiB |\n|---|---|---|---|---|")
-        for row in rows:
-            print(f"| {row['value']} | {row['name']} | {row['flops'] / 1e12:.4g} | {row['ratio']:.2f} | "
-                  f"{row['peak'] / 2**30:.2f} |")
+        for first in range(0, len(rows), len(GROWING)):
+            group = rows[first : first + len(GROWING)]
+            cells = " | ".join(f"{row['ratio']:.2f} | {row['peak'] / 2**30:.2f}" for row in group)
+            plain = f"{group[0]['plain_flops'] / 1e12:.4g} | {group[0]['plain_peak'] / 2**30:.2f}"
+            print(f"| {what} | {group[0]['value']} | {plain} | {cells} |")
     return found
 
 
@@ -184,25 +185,23 @@ def measure_device(subject: Any) -> list[dict[str, Any]]:
 
 def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """One panel per quantity: operations over plain sampling, and peak memory."""
-    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, len(found), figsize=(3 * len(found), 5), squeeze=False)
+    figure = Figure(figsize=(2.6 * len(found), 4.4), dpi=70, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(found), sharey="row")
     for column, (what, rows) in enumerate(found.items()):
         for name in dict.fromkeys(row["name"] for row in rows):
             mine = [row for row in rows if row["name"] == name]
             values = [row["value"] for row in mine]
-            axes[0][column].plot(values, [row["ratio"] for row in mine], "o-", label=name)
+            axes[0][column].plot(values, [row["ratio"] for row in mine], "o-", label=name.split(",")[0])
             axes[1][column].plot(values, [row["peak"] / 2**30 for row in mine], "o-", label=name)
         axes[1][column].set_xlabel(what)
-        axes[0][column].set_ylim(bottom=1)
-        axes[1][column].set_ylim(bottom=0)
+    axes[0][0].set_ylim(bottom=1)
+    axes[1][0].set_ylim(bottom=0)
     axes[0][0].set_ylabel("operations, times plain")
     axes[1][0].set_ylabel("peak of an evaluation, GiB")
-    axes[0][0].legend(fontsize=7)
-    figure.tight_layout()
+    axes[0][0].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
-    pyplot.close(figure)
+    figure.savefig(path, metadata={"Software": None})

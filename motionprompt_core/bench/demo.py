@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from ..autograd import constant_layers
 from ..demo.pipeline import DemoPipeline, load_pipeline
 from ..settings import MODES, GuidanceSettings
+from .measure import Stopwatch
 
 PROMPT = "a red star moving left on grass"
 
@@ -71,20 +72,67 @@ def load(weights: Path) -> DemoSubject:
     return DemoSubject(load_pipeline(weights))
 
 
-def wall_times(pipeline: DemoPipeline, pairs: int, seed: int = 1) -> dict[str, list[float]]:
-    """Processor seconds of whole samples by mode, "plain" among them, in turns."""
+class TimedPipeline(DemoPipeline):
+    """The demo's pipeline, the time of its parts taken down by `watch`."""
+
+    def __init__(self, pipeline: DemoPipeline, watch: Stopwatch):
+        super().__init__(**{key: pipeline.__dict__[key] for key in DemoPipeline.__dataclass_fields__})
+        self.watch = watch
+        judge: Any = pipeline.discriminator
+        self.flow: Any = watch.timed("flow", cast(Any, pipeline.flow))
+        self.discriminator: Any = watch.timed("discriminator", judge)
+
+    def embed(self, prompt: str, rows: Tensor | None = None) -> Tensor:
+        return self.watch.timed("text encoder", super().embed)(prompt, rows)
+
+    def predict_x0(self, x: Tensor, t: int, context: Tensor) -> Tensor:
+        return self.watch.timed("denoiser", super().predict_x0)(x, t, context)
+
+    def decode(self, x0: Tensor) -> Tensor:
+        return self.watch.timed("decoder", super().decode)(x0)
+
+
+def timed_sample(
+    pipeline: DemoPipeline, seed: int, mode: str, clock: Callable[[], float] = time.thread_time
+) -> dict[str, float]:
+    """What a sample takes: "total", and its parts, of which "other" is losses, Adam and bookkeeping.
+
+    Args:
+        mode: one of `MODES`, or "plain". clock: see `Stopwatch`.
+    """
+    watch = Stopwatch(clock)
+    settings = None if mode == "plain" else GuidanceSettings.from_dict({"mode": mode})
+    started = clock()
+    TimedPipeline(pipeline, watch).sample(PROMPT, seed, settings)
+    total = clock() - started
+    return {**watch.found, "other": total - sum(watch.found.values()), "total": total}
+
+
+def wall_times(pipeline: DemoPipeline, turns: int, seed: int = 1) -> dict[str, list[dict[str, float]]]:
+    """Processor seconds of whole samples by mode, "plain" among them, in turns; see `timed_sample`."""
     torch.set_num_threads(1)  # so that the thread's time is all of it, however busy the machine is
-    times: dict[str, list[float]] = {"plain": [], **{mode: [] for mode in MODES}}
-    for number in range(pairs):
+    times: dict[str, list[dict[str, float]]] = {"plain": [], **{mode: [] for mode in MODES}}
+    for number in range(turns):
         for name, found in times.items():
-            settings = None if name == "plain" else GuidanceSettings.from_dict({"mode": name})
-            started = time.thread_time()
-            pipeline.sample(PROMPT, seed + number, settings)
-            found.append(time.thread_time() - started)
+            found.append(timed_sample(pipeline, seed + number, name))
     return times
 
 
-def wall_ratios(times: dict[str, list[float]]) -> dict[str, float]:
+def wall_ratios(times: dict[str, list[dict[str, float]]]) -> dict[str, float]:
     """Median over the turns of each mode's time over the plain one's of the same turn."""
-    plain = times["plain"]
-    return {name: statistics.median(a / b for a, b in zip(found, plain, strict=True)) for name, found in times.items()}
+    return {name: statistics.median(a["total"] / b["total"] for a, b in zip(found, times["plain"], strict=True))
+            for name, found in times.items()}
+
+
+OURS = ("flow", "discriminator", "other")
+
+
+def shares(times: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Shares of a sample's time by mode and part (medians over the turns); "ours" is what a plain sample lacks beside
+    the model: flow, discriminator, losses, Adam, bookkeeping."""
+    found: dict[str, dict[str, float]] = {}
+    for mode in MODES:
+        rows = [{**row, "ours": sum(row[part] for part in OURS)} for row in times[mode]]
+        found[mode] = {part: statistics.median(row[part] / row["total"] for row in rows) for part in rows[0]
+                       if part != "total"}
+    return found

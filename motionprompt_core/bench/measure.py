@@ -6,6 +6,7 @@ the memory that it would take.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -135,3 +136,51 @@ def fused_attention() -> Iterator[None]:
 def gradient(outputs: Tensor, inputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Gradients of the outputs' sum, by a backward pass that begins with ones."""
     return torch.autograd.grad(outputs, list(inputs), grad_outputs=torch.ones_like(outputs))
+
+
+class Stopwatch:
+    """Shares out what a computation takes among its parts, their backward passes too.
+
+    Args:
+        clock: processor seconds of this thread (the wall clock's, were nothing else running), or any number that grows
+            with the work, such as a meter's operations.
+
+    Attributes:
+        found: by part.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.thread_time):
+        self.clock = clock
+        self.found: dict[str, float] = {}
+
+    def timed(self, part: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The function, counted as this part. A backward pass through it is taken to reach its result first and its
+        arguments last; what it depends on besides them is not waited for."""
+
+        def call(*args: Any) -> Tensor:
+            marks: list[float] = []
+
+            def until(_: Tensor) -> None:
+                now = self.clock()
+                self._add(part, now - marks[-1])
+                marks.append(now)
+
+            args = tuple(_hooked(arg, until) for arg in args)
+            started = self.clock()
+            result = function(*args)
+            self._add(part, self.clock() - started)
+            if result.requires_grad:
+                result.register_hook(lambda _: marks.append(self.clock()))
+            return result
+
+        return call
+
+    def _add(self, part: str, amount: float) -> None:
+        self.found[part] = self.found.get(part, 0.0) + amount
+
+
+def _hooked(value: Any, hook: Callable[[Tensor], None]) -> Any:
+    if isinstance(value, Tensor) and value.requires_grad:
+        value = value.view_as(value)
+        value.register_hook(hook)
+    return value

@@ -183,13 +183,14 @@ def draw(summary: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(names)), list(reversed(names)), fontsize=8)
         axes.set_title(title, fontsize=9)
     middle.set_yticklabels([])
+    counted = all("flops_ratio" in summary["arms"][name] for name in names)
     for name in names:
-        ratio = summary["arms"][name].get("flops_ratio", summary["arms"][name]["time_ratio"])
+        ratio = summary["arms"][name]["flops_ratio" if counted else "time_ratio"]
         gained = find(summary, name, "plain", "coherence")["mean"]
         right.plot(ratio, gained, "o", color="C3" if name == "motionprompt" else "C0")
         right.annotate(name, (ratio, gained), fontsize=7, xytext=(3, 3), textcoords="offset points")
     right.axhline(0, color="0.6", linewidth=1)
-    right.set_xlabel("operations, ratio to plain", fontsize=8)
+    right.set_xlabel(f"{'operations' if counted else 'processor time (median)'}, ratio to plain", fontsize=8)
     right.set_title("coherence against cost", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})

@@ -49,10 +49,14 @@ class FrameDecoder:
 
     Args:
         vae: ComfyUI's VAE. model: the BaseModel whose latents are decoded.
+
+    Attributes:
+        separately: one frame after the other, which takes half a pair's memory where the decoder is checkpointed.
     """
 
     def __init__(self, vae: Any, model: Any):
         self.decode = _Pictures(vae, model)
+        self.separately = False
 
     def frames_first(self, latents: Tensor) -> Tensor:
         """The model's latents as the guidance wants them, (F, C, h, w)."""
@@ -60,7 +64,7 @@ class FrameDecoder:
 
     def __call__(self, latents: Tensor) -> Tensor:
         """Frames (N, 3, H, W) of latents (N, C, h, w)."""
-        return self.decode(latents)
+        return torch.cat([self.decode(part) for part in latents.split(1 if self.separately else len(latents))])
 
     def memory(self, noise_shape: Any, pairs: int) -> float:
         """Bytes that ComfyUI reckons for decoding the frames of some pairs."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import torch
@@ -27,11 +28,12 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within it autograd works, and works through `modules`, although ComfyUI runs nodes in inference mode.
 
     Weights that were made in inference mode, or ask for gradients of their own, are replaced by ordinary tensors on the
-    same memory; AnimateDiff-Evolved's temporal attention, which may lack a backward pass, by PyTorch's. Both are
-    undone on leaving.
+    same memory; AnimateDiff-Evolved's temporal attention, which may lack a backward pass, by PyTorch's; products of
+    8-bit numbers, which have none, by those of the weights that they stand for. All is undone on leaving. Compiled
+    models run as they were written.
     """
     undo: list[tuple[Any, str, Any, Any]] = []
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), _uncompiled():
         found = {id(m): m for root in modules for m in root.modules()}.values()
         try:
             for module in found:
@@ -62,6 +64,18 @@ def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> No
     if callable(attention):
         undo.append((module.__dict__, "actual_attention", attention, _plain_attention))
         module.__dict__["actual_attention"] = _plain_attention
+    # ComfyUI's mixed-precision layers round their input to the weights' 8 or 4 bits as well: that cuts the gradient.
+    full_precision = module.__dict__.get("_full_precision_mm")
+    if full_precision is not None:
+        undo.append((module.__dict__, "_full_precision_mm", full_precision, True))
+        module.__dict__["_full_precision_mm"] = True
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Compiled code would be compiled anew for gradients, checkpoints and each replaced weight, as often as not to fail
+    there."""
+    stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if stance is None or "torch._dynamo" not in sys.modules else stance("force_eager")
 
 
 def _forget_scale_masks(module: nn.Module) -> None:
@@ -142,10 +156,32 @@ def early_layers(network: nn.Module) -> list[nn.Module]:
     return [layer for block in getattr(network, "input_blocks", ()) for layer in block.children()]
 
 
-def uses_windows(model_options: dict[str, Any]) -> bool:
-    """Whether AnimateDiff-Evolved evaluates the frames in windows, one after the other."""
-    state = model_options.get("transformer_options", {}).get("ADGS")
-    return state is not None and state.is_using_sliding_context()
+class Windows(NamedTuple):
+    """Frames (or latents of a video model) are evaluated in windows of `length`, one after the other, which share
+    `overlap` with their neighbours; `dim` of the latents is time."""
+
+    length: int
+    overlap: int
+    dim: int
+
+
+def windows_of(model: Any, model_options: dict[str, Any], shape: Iterable[int]) -> Windows | None:
+    """The windows of AnimateDiff-Evolved or of ComfyUI itself for latents of this shape; None if all frames are
+    evaluated at once.
+
+    Args:
+        model: a ModelPatcher.
+    """
+    sizes = list(shape)
+    handler = model_options.get("context_handler")
+    if handler is not None and hasattr(handler, "context_length"):
+        found = Windows(handler.context_length, handler.context_overlap, handler.dim)
+        return found if sizes[found.dim] > found.length else None
+    options = getattr(model.get_attachment("ADE_params"), "context_options", None)
+    length = getattr(options, "context_length", None)
+    if options is None or not length or sizes[0] < length + (not options.use_on_equal_length):
+        return None
+    return Windows(length, options.context_overlap or 0, 0)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -18,19 +18,36 @@ SAVED_CHECKPOINTED = 1.2
 KEY = "motionprompt"
 
 
-def gradient_memory(model: Any, run: Any, noise_shape: Any, checkpointed: bool) -> float:
-    """Bytes that one optimiser iteration needs beyond inference."""
-    base = model.model.memory_required([run.batch, *list(noise_shape)[1:]])
+def gradient_memory(model: Any, run: Any, checkpointed: bool) -> float:
+    """Bytes that one optimiser iteration needs beyond inference; with checkpoints those of one context window."""
+    shape = list(run.shape)
+    if checkpointed and run.windows is not None:
+        shape[run.windows.dim] = run.windows.length
+    base = model.model.memory_required(shape) * (SAVED_CHECKPOINTED if checkpointed else SAVED)
+    base += 0 if checkpointed else copied_weights(model)
     # A decoder keeps several times what it needs at a time; two frames of 512 px take 5.6 GiB in SD's.
-    decode = 2.0 * run.decoder.memory(noise_shape, run.settings.pairs)
-    return base * (SAVED_CHECKPOINTED if checkpointed else SAVED) + decode
+    decode = 2.0 * run.decoder.memory(run.shape, run.settings.pairs)
+    return base + decode
+
+
+def copied_weights(model: Any) -> float:
+    """Bytes of weights that are cast or moved to the device when they are used: without checkpoints these copies wait
+    for the backward pass.
+
+    Args:
+        model: a ModelPatcher.
+    """
+    inner, compute = model.model, model.model.manual_cast_dtype
+    if compute is not None:
+        return sum(p.numel() for p in inner.diffusion_model.parameters() if p.dtype != compute) * compute.itemsize
+    return max(0, model.model_size() - model.loaded_size()) if inner.model_lowvram else 0
 
 
 @contextmanager
-def reserved(model: Any, run: Any, noise_shape: Any) -> Iterator[None]:
+def reserved(model: Any, run: Any) -> Iterator[None]:
     """While ComfyUI loads the models: ours are loaded as well, and it sees the memory that gradients will need."""
     inner = model.model
-    needed = gradient_memory(model, run, noise_shape, checkpointed=run.settings.checkpointing != "off")
+    needed = gradient_memory(model, run, checkpointed=run.settings.checkpointing != "off")
     had_own = "memory_required" in inner.__dict__
     original = inner.memory_required
     model.set_additional_models(KEY, run.patchers())

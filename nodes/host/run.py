@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -28,7 +28,7 @@ from .gradients import (
     gradient_options,
     normal_tensors,
     out_of_memory,
-    uses_windows,
+    windows_of,
 )
 from .memory import PeakMemory, gradient_memory
 from .models import modules_of
@@ -41,8 +41,8 @@ class GuidedRun:
 
     Args:
         patch: the MotionPromptPatch. guider: ComfyUI's guider. prompts: the learnable prompts among its conds.
-        suffixes: see `SwappableConds`. decoder: latents to pictures. batch: of the latents, which is the frames for
-            models that keep them as a batch.
+        suffixes: see `SwappableConds`. decoder: latents to pictures. shape: of the latents, whose batch is the frames
+            for models that keep them so.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class GuidedRun:
         prompts: list[LearnablePrompt],
         suffixes: Mapping[Any, Any],
         decoder: FrameDecoder | SliceDecoder,
-        batch: int,
+        shape: Iterable[int],
     ):
         self.patch = patch
         self.settings = patch.settings
@@ -61,7 +61,8 @@ class GuidedRun:
         self.prompts = prompts
         self.suffixes = suffixes
         self.decoder = decoder
-        self.batch = batch
+        self.shape = list(shape)
+        self.windows = windows_of(guider.model_patcher, guider.model_options, self.shape)
         self.tracker = StepTracker([1.0, 0.0])
         self.short_of_memory = False
         self.progress: Progress | None = None
@@ -126,7 +127,7 @@ class GuidedRun:
         while True:
             report = StepReport(step, float(timestep.flatten()[0]), self.report.passes)
             try:
-                checkpoints = self._checkpoints(checkpointing, model_options)
+                checkpoints = self._checkpoints(checkpointing)
                 with self._guider_kept(), differentiable(self._modules()), checkpoints:
                     options = gradient_options(model_options)
                     evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), options, seed)
@@ -202,20 +203,22 @@ class GuidedRun:
     def _wants_checkpoints(self) -> bool:
         mode = self.settings.checkpointing
         if mode == "auto" and not self.short_of_memory:
-            needed = gradient_memory(self.guider.model_patcher, self, self.swap.context["noise"].shape, False)
+            needed = gradient_memory(self.guider.model_patcher, self, False)
             return needed > comfy.model_management.get_free_memory(self.guider.model_patcher.load_device)
         return mode == "on" or self.short_of_memory
 
     @contextmanager
-    def _checkpoints(self, on: bool, model_options: dict[str, Any]) -> Iterator[None]:
+    def _checkpoints(self, on: bool) -> Iterator[None]:
         with ExitStack() as stack:
             if on:
                 network, autoencoder = self.guider.inner_model.diffusion_model, self.patch.vae.first_stage_model
                 stack.enter_context(checkpointed(blocks(network), normal_tensors, in_place=not is_unet(network)))
-                if uses_windows(model_options):  # else the blocks of all windows are kept
+                if self.windows is not None:  # else the blocks of all windows are kept
                     stack.enter_context(checkpointed([network], normal_tensors, whole=True))
-                if self.patch.vae.latent_dim == 2:  # a video VAE's blocks hand on a cache that a second run upsets
+                if isinstance(self.decoder, FrameDecoder):  # a video VAE's blocks hand on a cache that a rerun upsets
                     stack.enter_context(checkpointed(decoder_blocks(autoencoder), normal_tensors))
+                    self.decoder.separately = True
+                    stack.callback(setattr, self.decoder, "separately", False)
             yield
 
     def _modules(self) -> list[nn.Module]:

@@ -92,7 +92,7 @@ class MotionPromptPatch:
             conds = resolved(original_conds)
             run = self._begin(guider, conds, noise, sampler) if report.planned else None
             if run is not None:
-                self._tell_cost(run, noise)
+                self._tell_cost(run)
             transformer_options = {**original_options.get("transformer_options", {}), KEY: run}
             guider.model_options = {**original_options, "transformer_options": transformer_options}
             guider.conds = plain_conds(conds)
@@ -121,10 +121,10 @@ class MotionPromptPatch:
         decoder = decoder_for(self.vae, model, noise, appended_latents(conds, noise))
         self.flow.module.check_size(*frame_size(self.vae, noise))
         check_discriminator(self.flow, self.discriminator, self.report)
-        return GuidedRun(self, guider, prompts, found, decoder, len(noise))
+        return GuidedRun(self, guider, prompts, found, decoder, noise.shape)
 
-    def _tell_cost(self, run: GuidedRun, noise: torch.Tensor) -> None:
-        self.report.estimate = cost_line(run, noise, self.report.num_steps)
+    def _tell_cost(self, run: GuidedRun) -> None:
+        self.report.estimate = cost_line(run, self.report.num_steps)
         logging.info(self.report.estimate)
         if self.view is not None:
             self.view.text(self.report.estimate)
@@ -133,7 +133,7 @@ class MotionPromptPatch:
         run = _run_of(kwargs.get("model_options"))
         if run is None:
             return executor(model, noise_shape, conds, *args, **kwargs)
-        with reserved(model, run, noise_shape):
+        with reserved(model, run):
             return executor(model, noise_shape, conds, *args, **kwargs)
 
     def _sampler_sample(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -93,6 +94,16 @@ def test_checkpoints_leave_the_gradient_as_it_is(tiny):
 def test_checkpoints_with_animatediff(tiny_ade, version, frames):
     model = tiny_ade.animatediff(version, context_length=4)  # six frames slide
     assert tiny_ade.checkpointing_error(model=model, latent_image=tiny_ade.latent(frames), pairs=3) < 1e-4
+
+
+def test_windows_of_comfyui_itself(tiny):
+    """Checkpoints leave the gradient as it is, and the cost that is told has one more forward pass."""
+    (model,) = tiny.comfy.run("ContextWindowsManual", model=tiny.model, context_length=4, context_overlap=2)
+    latent = tiny.latent(6)
+    assert tiny.checkpointing_error(model=model, latent_image=latent) < 1e-4
+    reports = [tiny.guided(model=m, latent_image=latent, checkpointing="on")[1] for m in (tiny.model, model)]
+    whole, windows = (float(re.search(r"about ([\d.]+) times", report.estimate)[1]) for report in reports)
+    assert windows > whole + 0.1
 
 
 def peak_of_guidance(tiny, frames: int, context_length: int | None) -> float:

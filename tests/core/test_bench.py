@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,11 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from motionprompt_core.__main__ import main
-from motionprompt_core.bench.measure import fused_attention, measure
+from motionprompt_core.bench.demo import load, timed_sample
+from motionprompt_core.bench.measure import Meter, Stopwatch, fused_attention, measure
 from motionprompt_core.bench.recipes import Parts, Recipe, whole_run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def chain(x, weight, layers=4, checkpointed=False):
@@ -69,3 +73,30 @@ def test_the_command_on_the_demo_model(tmp_path, capsys):
     assert rows["exact, checkpoints"]["kept"] < rows["exact"]["kept"] / 2
     assert rows["exact, checkpoints"]["ratio"] > rows["exact"]["ratio"]
     assert "times plain" in capsys.readouterr().out
+
+
+def test_a_stopwatch_shares_out_both_passes():
+    """Its clock counts operations here: each part's forward and backward pass, and what is no part's."""
+    x, weight = torch.ones(64, 32, requires_grad=True), torch.ones(32, 32)
+    with Meter() as meter:
+        watch = Stopwatch(lambda: meter.flops)
+        y = watch.timed("one", lambda x: chain(x, weight, 1))(x)
+        y = watch.timed("two", lambda y, z: chain(y, weight, 2) + z)(y @ weight, y)
+        torch.autograd.grad(y.sum(), x)
+        with torch.no_grad():
+            watch.timed("two", lambda y: chain(y, weight, 1))(x)
+    product = 2 * 64 * 32 * 32
+    assert watch.found == {"one": 4 * product, "two": 10 * product}
+    assert meter.flops == 16 * product
+
+
+def test_a_samples_parts_are_all_of_it():
+    pipeline = load(ROOT / "weights").pipeline
+    pipeline.steps = 4
+    with Meter() as meter:
+        found = timed_sample(pipeline, 1, "balanced", lambda: meter.flops)
+    denoiser = found["denoiser"] / (8 + 2)  # the guided step of the four goes through it forwards and backwards
+    assert found["flow"] > 10 * found["discriminator"] > 0 and found["decoder"] > 0
+    assert found["text encoder"] < 0.1 * denoiser < found["flow"]
+    assert 0 <= found["other"] < 0.01 * found["total"]
+    assert sum(found.values()) == pytest.approx(2 * found["total"])

@@ -159,6 +159,9 @@ def test_cost_counts_what_runs():
     assert cost_ratio(GuidanceSettings(mode="balanced"), 50) == pytest.approx(1 + (11 * 2.11 + 1) / 100)
     assert cost_ratio(GuidanceSettings(mode="fast"), 50) < cost_ratio(GuidanceSettings(mode="balanced"), 50)
     assert cost_ratio(GuidanceSettings(), 50, checkpointed=True) > exact
+    windows = cost_ratio(GuidanceSettings(), 50, checkpointed=True, windows=True)
+    assert windows == pytest.approx(1 + (11 * 3 * (2.11 + 1 + 0.85) + 1) / 100)
+    assert cost_ratio(GuidanceSettings(), 50, windows=True) == exact
     assert cost_ratio(GuidanceSettings(), 50, uncond=False) > exact
     assert cost_ratio(GuidanceSettings(every=2), 50) < exact
     assert cost_ratio(GuidanceSettings(strength=0.0), 50) == 1.0

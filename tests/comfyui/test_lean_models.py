@@ -1,0 +1,120 @@
+"""Models as they are loaded where memory is short: streamed weights, 8-bit weights; and compiled ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def models_of(tiny):
+    return sys.modules[f"{tiny.comfy.node('TinyVideoModel').__module__}.models"]
+
+
+def tiny_model(tiny, *args, **options):
+    with torch.inference_mode():
+        return models_of(tiny).tiny_model(0, *args, **options)
+
+
+def gradient(tiny, model, **options):
+    (found,) = tiny.gradients(model=model, window_end=0.25, lambda_reg=0.0, **options)
+    assert found.isfinite().all() and found.norm() > 0
+    return found.flatten()
+
+
+def assert_guides_like(tiny, model, plain):
+    """The gradient is that of the plain model, with checkpoints and without, and a run comes through."""
+    exact = gradient(tiny, plain)
+    for checkpointing in ("off", "on"):
+        found = gradient(tiny, model, checkpointing=checkpointing)
+        assert torch.cosine_similarity(found, exact, dim=0) >= 0.99
+        assert float(found.norm() / exact.norm()) == pytest.approx(1, abs=0.05)
+    latents, report = tiny.guided(model=model)
+    assert report.guided == [0, 1] and latents.isfinite().all()
+    assert not torch.equal(latents, tiny.stock(model=model))
+
+
+def with_lora(model):
+    """A clone with weight patches on every cross attention, as a LoRA makes them."""
+    model, noise = model.clone(), torch.Generator().manual_seed(0)
+    weights = {key: weight for key, weight in model.model.state_dict().items() if key.endswith("attn2.to_v.weight")}
+    added = model.add_patches({key: (0.05 * torch.randn(w.shape, generator=noise),) for key, w in weights.items()})
+    assert len(added) == len(weights) > 10
+    return model
+
+
+def test_streamed_weights_with_a_lora(tiny):
+    """ComfyUI's low-memory loading: three quarters of the weights stay behind, and are patched when they are used."""
+    from comfy.model_patcher import ModelPatcher
+
+    class Streamed(ModelPatcher):
+        def load(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+            super().load(device_to, self.model_size() // 4, force_patch_weights, full_load=False)
+
+    plain = tiny_model(tiny)
+    streamed = Streamed(tiny_model(tiny).model, plain.load_device, plain.offload_device)
+    assert_guides_like(tiny, with_lora(streamed), with_lora(plain))
+    assert streamed.model.model_lowvram
+    assert any(getattr(module, "weight_function", None) for module in streamed.model.modules())
+    memory = tiny.comfy.module("nodes.host.memory")
+    assert memory.copied_weights(streamed) > 0.5 * streamed.model_size()
+    assert memory.copied_weights(plain) == 0
+
+
+def test_weights_in_8_bits(tiny):
+    """What `--fp8_e4m3fn-unet` does, beside the same model with the rounded weights in 32 bits."""
+    model, plain = tiny_model(tiny, torch.float8_e4m3fn, torch.float32), tiny_model(tiny)
+    rounded = dict(model.model.diffusion_model.named_parameters())
+    with torch.inference_mode():
+        for name, weight in plain.model.diffusion_model.named_parameters():
+            assert rounded[name].dtype == torch.float8_e4m3fn
+            weight.copy_(rounded[name].float())
+    assert_guides_like(tiny, model, plain)
+    copies = tiny.comfy.module("nodes.host.memory").copied_weights(model)
+    assert copies == 4 * sum(weight.numel() for weight in rounded.values())
+
+
+def test_products_in_8_bits(tiny, monkeypatch):
+    """ComfyUI's layers that round their input too, as on cards that multiply in 8 bits, are looked through."""
+    import comfy.ops
+
+    if "comfy_quant" not in Path(comfy.ops.__file__).read_text(encoding="utf-8"):
+        pytest.skip("this ComfyUI keeps the scales of 8-bit weights in another way")
+    plain = tiny_model(tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(models_of(tiny), "randomise", lambda *_: None)
+        model = tiny_model(tiny, operations=comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=False))
+    state, kind = plain.model.diffusion_model.state_dict(), torch.tensor(list(b'{"format": "float8_e4m3fn"}')).byte()
+    for name in [name for name in state if name.endswith("attn2.to_v.weight")]:
+        layer = name.removesuffix("weight")
+        scale = state[name].abs().max() / 448
+        state |= {name: (state[name] / scale).to(torch.float8_e4m3fn), f"{layer}weight_scale": scale}
+        state[f"{layer}comfy_quant"] = kind
+    with torch.inference_mode():
+        model.model.diffusion_model.load_state_dict(dict(state))
+        for name, weight in plain.model.diffusion_model.named_parameters():
+            if name.endswith("attn2.to_v.weight"):
+                weight.copy_(state[name].float() * state[f"{name.removesuffix('weight')}weight_scale"])
+    layers = [m for m in model.model.diffusion_model.modules() if getattr(m, "quant_format", None)]
+    assert len(layers) > 10 and not any(layer._full_precision_mm for layer in layers)
+    assert_guides_like(tiny, model, plain)
+    assert not any(layer._full_precision_mm for layer in layers)
+
+
+def test_a_compiled_model(tiny):
+    import torch._dynamo
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    (model,) = tiny.comfy.run("TorchCompileModel", model=tiny.model, backend="eager")
+    compiled, report = tiny.guided(model=model)
+    frames = counters["frames"]["ok"]
+    assert frames > 0 and report.guided == [0, 1]
+    plain, _ = tiny.guided()
+    torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-3)
+    assert torch.equal(tiny.guided(model=model, checkpointing="on")[0].isfinite(), torch.ones_like(plain).bool())
+    assert counters["frames"]["ok"] == frames  # nothing was compiled for gradients
+    torch._dynamo.reset()
