@@ -4,7 +4,8 @@
 
 Writes clips (soft patterns that drift evenly on the real side, and jitter on the other), trains once undisturbed, once
 killed three times at random moments, each with a cache of its own, and prints peak memory, held-out AUROC of both and
-whether every cache file is whole. Linux and macOS.
+whether every cache file is whole. Moments are CPU time, so that what else the machine does does not move a kill beyond
+the end. Linux.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import safe_open
 
@@ -43,7 +45,7 @@ def pattern(seed: int, jitter: float, size: int = 48, frames: int = 4) -> torch.
 def make_clips(folder: Path, count: int) -> None:
     for side, jitter in (("real", 0.0), ("generated", 1.0)):
         for seed in range(count // 2):
-            path = folder / side / f"{seed:05d}.gif"
+            path = folder / side / f"{seed:05d}.webp"
             if not path.is_file():
                 write_video(pattern(seed + (side == "real") * 1_000_000, jitter), path)
 
@@ -54,19 +56,22 @@ def command(folder: Path, name: str, epochs: int) -> list[str]:
             "--out", str(folder / f"{name}.safetensors"), "--epochs", str(epochs), *SETTINGS]
 
 
-def run(arguments: list[str], kill_after: float | None = None) -> tuple[int, int]:
-    """Exit status, and peak memory in bytes; killed without warning after some seconds if told so."""
+def run(arguments: list[str], kill_after: float | None = None) -> dict[str, Any]:
+    """Exit status, seconds, CPU seconds and peak memory; killed without warning after some CPU seconds if told so."""
     process = subprocess.Popen(arguments, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    started, peak = time.monotonic(), 0
+    observed, started, cpu, peak = psutil.Process(process.pid), time.monotonic(), 0.0, 0
     while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status")
-        if status.is_file():
-            lines = status.read_text().splitlines()
-            peak = max([peak, *(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))])
-        if kill_after is not None and time.monotonic() - started > kill_after:
+        try:
+            cpu = sum(observed.cpu_times()[:2])
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        except (psutil.Error, OSError):  # it has just ended
+            continue
+        peak = max([peak, *(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))])
+        if kill_after is not None and cpu > kill_after:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.2)
-    return process.returncode, peak
+    return {"status": process.returncode, "seconds": round(time.monotonic() - started, 1), "cpu_seconds": cpu,
+            "peak_gib": peak / 2**30}
 
 
 def damaged(cache: Path) -> list[str]:
@@ -90,23 +95,21 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     args = parser.parse_args()
     make_clips(args.out, args.clips)
-    started = time.monotonic()
-    status, peak = run(command(args.out, "whole", args.epochs))
-    seconds = time.monotonic() - started
-    result: dict[str, Any] = {"clips": args.clips, "status": status, "seconds": seconds, "peaks": [peak], "kills": []}
+    whole = run(command(args.out, "whole", args.epochs))
+    result: dict[str, Any] = {"clips": args.clips, "epochs": args.epochs, "runs": [whole]}
     moments = random.Random(args.seed)
     for _ in range(3):
-        after = moments.uniform(0.1, 0.3) * seconds  # three of them come before the end of the work
-        status, peak = run(command(args.out, "killed", args.epochs), after)
-        result["kills"].append({"after": after, "status": status})
-        result["peaks"].append(peak)
-    status, peak = run(command(args.out, "killed", args.epochs))
-    result["peaks"].append(peak)
+        after = moments.uniform(0.1, 0.3) * whole["cpu_seconds"]  # three of them come before the end of the work
+        killed = run(command(args.out, "killed", args.epochs), after)
+        files = len(list((args.out / "cache_killed").glob("*.safetensors")))
+        result["runs"].append({**killed, "killed_after": after, "flows_kept": files})
+        print(json.dumps(result["runs"][-1]), flush=True)
+    result["runs"].append(run(command(args.out, "killed", args.epochs)))
     for name in ("whole", "killed"):
         measured = load_discriminator(args.out / f"{name}.safetensors").metadata
         result[name] = {key: measured[key] for key in ("auroc", "val_loss", "real_clips", "generated_clips")}
         result[name]["damaged"] = damaged(args.out / f"cache_{name}")
-    result["peak_gib"] = max(result["peaks"]) / 2**30
+    result["peak_gib"] = max(each["peak_gib"] for each in result["runs"])
     (args.out / "scale.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

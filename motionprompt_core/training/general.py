@@ -26,13 +26,14 @@ from ..demo import world
 from ..demo.checkpoint import load_demo_weights
 from ..demo.pipeline import DemoPipeline
 from ..discriminator import DiscriminatorConfig, FlowDiscriminator, load_discriminator, save_discriminator
+from ..flow import available_flow_models
 from ..statistics import bootstrap_auroc
 from ..video import read_video
 from .cache import cached_flows
 from .clips import ClipSettings, Frames, compressed, to_square
 from .discriminator import clip_scores, train_discriminator
 from .faults import FAULTS, OF_ORDER, SEVERITIES, TEST_ONLY, TRAINED, apply_fault
-from .general_data import TRAINING_SEQUENCES, rife
+from .general_data import TRAINING_SEQUENCES, loaded
 from .variety import prepare
 
 TEST_SEQUENCES = ("blackswan", "horsejump-high", "libby", "parkour")
@@ -75,7 +76,8 @@ def train(args: argparse.Namespace) -> None:
     held_out = load_flows(args.hold_out) if args.hold_out else None
     print(f"{len(real)} real clips, {len(faulty)} faulty ones", flush=True)
     result = train_discriminator(
-        real, faulty, CONFIG, epochs=args.epochs, batch=48, lr=args.lr, blur=1.0, noise=0.05, still_share=0.03,
+        real, faulty, replace(CONFIG, flow_model=args.flow_model),
+        epochs=args.epochs, batch=48, lr=args.lr, blur=1.0, noise=0.05, still_share=0.03,
         label_smoothing=0.1, patience=args.epochs, held_out=held_out, prepare=prepare, val_share=0.1,
         checkpoint=args.out.with_suffix(".training.safetensors"),
         on_epoch=lambda e: print(json.dumps(e.to_dict()), flush=True),
@@ -145,9 +147,10 @@ class Judge:
 
     def __init__(self, model: FlowDiscriminator, cache: Path, pairs: int):
         self.model, self.cache, self.settings = model, cache, replace(SETTINGS, pairs=pairs)
+        self.flow_model = loaded(model.config.flow_model)
 
     def __call__(self, clips: Sequence[Any]) -> Tensor:
-        return clip_scores(self.model, cached_flows(clips, self.cache, rife(), self.settings))
+        return clip_scores(self.model, cached_flows(clips, self.cache, self.flow_model, self.settings))
 
 
 def test(args: argparse.Namespace) -> None:
@@ -198,6 +201,8 @@ def main() -> None:
     command.add_argument("--run", type=Path, nargs="+", default=[Path("runs/general")])
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--epochs", type=int, default=16)
+    command.add_argument("--flow-model", choices=available_flow_models(), default=CONFIG.flow_model,
+                         help="that the run's flows are from")
     command.add_argument("--lr", type=float, default=1e-3)
     command.add_argument("--hold-out", type=Path, nargs="*", default=[], help="runs to judge epochs by instead")
     command.set_defaults(run_command=train)

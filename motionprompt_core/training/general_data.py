@@ -23,7 +23,7 @@ from ..demo import world
 from ..demo.checkpoint import load_demo_weights
 from ..demo.pipeline import DemoPipeline
 from ..files import write_safetensors
-from ..flow import FlowModel, load_flow_model
+from ..flow import FlowModel, available_flow_models, load_flow_model
 from ..video import read_video
 from .clips import compressed
 from .faults import TRAINED, apply_fault, blob, displace
@@ -178,9 +178,9 @@ def _one_of(choices: Sequence, generator: Generator):
 
 
 @functools.cache
-def rife() -> FlowModel:
+def loaded(flow_model: str) -> FlowModel:
     torch.set_num_threads(1)
-    return load_flow_model("rife_v4.0")
+    return load_flow_model(flow_model)
 
 
 def main() -> None:
@@ -190,16 +190,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--sequences", nargs="+", default=list(TRAINING_SEQUENCES))
+    parser.add_argument("--flow-model", choices=available_flow_models(), default="rife_v4.0")
     parser.add_argument("--demo", type=int, default=0)
     parser.add_argument("--demo-weights", type=Path, default=Path("weights/demo_video_model.safetensors"))
     args = parser.parse_args()
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         _keep(args.out / "flows" / f"{seed:06d}.safetensors",
-              lambda seed=seed: flows_of_seed(seed, args.data, args.sequences, rife()))
+              lambda seed=seed: flows_of_seed(seed, args.data, args.sequences, loaded(args.flow_model)))
     if args.demo:
         pipeline = DemoPipeline(load_demo_weights(args.demo_weights))
         for seed in range(DEMO_SEED, DEMO_SEED + args.demo):
-            _keep(args.out / "flows" / f"demo_{seed}.safetensors", lambda seed=seed: demo_flows(seed, pipeline, rife()))
+            _keep(args.out / "flows" / f"demo_{seed}.safetensors",
+                  lambda seed=seed: demo_flows(seed, pipeline, loaded(args.flow_model)))
 
 
 def _keep(file: Path, make: Callable[[], dict[str, Tensor]]) -> None:
