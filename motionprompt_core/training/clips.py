@@ -69,6 +69,8 @@ class ClipSettings:
 def find_clips(folder: str | Path) -> list[Path]:
     """Videos, and folders of images, in `folder` and below, in the order of their names.
 
+    Images beside videos are no clip: they are previews of them, or videos of which every frame is the same.
+
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: it holds no clip.
@@ -87,12 +89,14 @@ def find_clips(folder: str | Path) -> list[Path]:
 
 def _clips(folder: Path) -> Iterator[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    if any(_is_still(entry) for entry in entries):
+    stills = {entry for entry in entries if _is_still(entry)}
+    videos = {entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES + FRAME_SUFFIXES} - stills
+    if stills and not videos:
         yield folder
     for entry in entries:
         if entry.is_dir():
             yield from _clips(entry)
-        elif entry.suffix.lower() in VIDEO_SUFFIXES + FRAME_SUFFIXES and not _is_still(entry):
+        elif entry in videos:
             yield entry
 
 

@@ -49,6 +49,14 @@ def test_finds_videos_animations_and_folders_of_frames(tmp_path):
     assert all(read_clip(clip, ClipSettings(folder_fps=8, size=64)).shape == (6, 3, 64, 64) for clip in clips)
 
 
+def test_previews_beside_videos_are_no_clip(tmp_path):
+    """Many nodes save a picture beside each video; together they would be one more clip, full of cuts."""
+    write_frames(drifting(2, 9), tmp_path / "clips")
+    for name in ("a.mp4", "b.mp4"):
+        write_video(drifting(6, 1), tmp_path / "clips" / name)
+    assert [clip.name for clip in find_clips(tmp_path)] == ["a.mp4", "b.mp4"]
+
+
 def test_an_empty_or_missing_folder_is_named(tmp_path):
     with pytest.raises(ValueError, match="holds no clip"):
         find_clips(tmp_path)
