@@ -37,10 +37,11 @@ def copied_weights(model: Any) -> float:
     Args:
         model: a ModelPatcher.
     """
-    inner, compute = model.model, model.model.manual_cast_dtype
-    if compute is not None:
-        return sum(p.numel() for p in inner.diffusion_model.parameters() if p.dtype != compute) * compute.itemsize
-    return max(0, model.model_size() - model.loaded_size()) if inner.model_lowvram else 0
+    inner = model.model
+    compute = inner.manual_cast_dtype or inner.get_dtype()
+    cast = [p for p in inner.diffusion_model.parameters() if p.dtype != compute or type(p.data) is not torch.Tensor]
+    streamed = model.model_size() - model.loaded_size() if inner.model_lowvram else 0
+    return max(streamed, sum(weight.numel() for weight in cast) * compute.itemsize)
 
 
 @contextmanager

@@ -99,6 +99,8 @@ def test_products_in_8_bits(tiny, monkeypatch):
                 weight.copy_(state[name].float() * state[f"{name.removesuffix('weight')}weight_scale"])
     layers = [m for m in model.model.diffusion_model.modules() if getattr(m, "quant_format", None)]
     assert len(layers) > 10 and not any(layer._full_precision_mm for layer in layers)
+    copies = tiny.comfy.module("nodes.host.memory").copied_weights(model)
+    assert copies == 4 * sum(layer.weight.numel() for layer in layers)
     assert_guides_like(tiny, model, plain)
     assert not any(layer._full_precision_mm for layer in layers)
 
