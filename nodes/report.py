@@ -53,9 +53,9 @@ class MotionPromptReport(io.ComfyNode):
                 "latent to "
                 "this node too, so that it waits for the sampler."
             )
-        image, summary = draw_report(report)[None], report.summary()
+        image, summary, brief = draw_report(report)[None], report.summary(), report.brief()
         view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
         if view is not None:
-            view.text(report.brief())
+            view.text(brief)
         preview = ui.PreviewImage(image, cls=cls).as_dict()
-        return io.NodeOutput(image, report.to_json(), summary, ui={**preview, "text": (summary,)})
+        return io.NodeOutput(image, report.to_json(), summary, ui={**preview, "text": (summary,), "brief": (brief,)})

@@ -1,8 +1,10 @@
-// Draws the loss curve on the node while it samples. Everything works without this file: it only listens.
+// Draws the loss curve on the node while it samples, and the report's lines. Everything works without this file: it only
+// listens.
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 
 const NODES = ["MotionPromptKSampler", "MotionPromptApply"]
+const REPORT = "MotionPromptReport"
 const EVENT = "motionprompt.iteration"
 const COLOURS = { loss: "#e0b050", phi: "#70b0f0" }
 const ROW = 20 // height of a socket's row
@@ -51,6 +53,29 @@ function draw(ctx, node) {
   ctx.restore()
 }
 
+// The report's lines between its sockets, where the interface does not keep them under the node when a run has ended.
+function write(ctx, node) {
+  if (!node.motionPromptLines || node.flags?.collapsed || node.size[0] < 420) return
+  if (node.widgets?.some((widget) => widget.name === "$$node-text-preview")) return
+  ctx.save()
+  ctx.font = "12px sans-serif"
+  ctx.fillStyle = "#ddd"
+  node.motionPromptLines.forEach((text, index) => ctx.fillText(text, 90, 18 + ROW * index, node.size[0] - 180))
+  ctx.restore()
+}
+
+function keepLines(node) {
+  const { onExecuted, onDrawForeground } = node
+  node.onExecuted = function (output, ...rest) {
+    onExecuted?.call(this, output, ...rest)
+    this.motionPromptLines = output?.brief?.[0]?.split("\n")
+  }
+  node.onDrawForeground = function (ctx, ...rest) {
+    onDrawForeground?.call(this, ctx, ...rest)
+    write(ctx, this)
+  }
+}
+
 app.registerExtension({
   name: "MotionPrompt.LossCurve",
   setup() {
@@ -63,6 +88,7 @@ app.registerExtension({
     })
   },
   nodeCreated(node) {
+    if (node.comfyClass === REPORT) keepLines(node)
     if (!NODES.includes(node.comfyClass)) return
     const before = node.onDrawForeground
     node.onDrawForeground = function (ctx, ...rest) {
