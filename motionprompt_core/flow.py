@@ -1,4 +1,4 @@
-"""Optical flow between two frames, differentiable in both: the paper's RAFT, a lighter RIFE, a weightless stand-in.
+"""Optical flow between two frames, differentiable in both: the paper's RAFT, a lighter RIFE, two without weights.
 
 All models share one interface, so that guidance, training and metrics never know which they hold. The discriminator
 must be used with the flow model that it was trained with: their flows differ in sharpness and in how they fail.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import optical_flow as tv_flow
 
 from .files import load_state, read_safetensors
-from .rife import IFNet, find_wheel_weights, read_wheel_weights
+from .rife import IFNet, find_wheel_weights, read_wheel_weights, warp
 
 
 class FlowModel(nn.Module):
@@ -151,13 +151,55 @@ class GradientFlow(FlowModel):
     def estimate(self, a: Tensor, b: Tensor) -> Tensor:
         luma = a.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
         a, b = (gaussian_blur((x * luma).sum(1, keepdim=True), self.blur) for x in (a, b))
-        dy, dx = torch.gradient((a + b)[:, 0] / 2, dim=(1, 2))
-        dt = (b - a)[:, 0]
-        products = torch.stack((dx * dx, dx * dy, dy * dy, dx * dt, dy * dt), dim=1)
-        xx, xy, yy, xt, yt = gaussian_blur(products, self.window).unbind(1)
-        xx, yy = xx + self.regularisation, yy + self.regularisation
-        # Cramer's rule for [xx xy; xy yy] (u, v) = -(xt, yt); the regularisation keeps the determinant positive.
-        return torch.stack((xy * yt - yy * xt, xy * xt - xx * yt), dim=1) / (xx * yy - xy * xy).unsqueeze(1)
+        return lucas_kanade_step(a, b, self.window, self.regularisation)
+
+
+class LucasKanadeFlow(FlowModel):
+    """Pyramidal Lucas-Kanade (Bouguet 2000), regularised: no weights, a twentieth of RIFE's time, smooth in both frames.
+
+    A network that has learned to explain every change as motion finds large motion in the shimmer of an unfinished
+    picture. This one sees motion only where there is contrast, and calls a flat region still. Up to about twelve
+    pixels at three levels.
+    """
+
+    name, min_size = "lucas_kanade", 32
+
+    def __init__(self, levels: int = 3, blur: float = 1.0, window: float = 3.0, regularisation: float = 3e-3):
+        """
+        Args:
+            levels: of the pyramid; each doubles the motion that can be seen.
+            blur: standard deviation of the blur before it, px.
+            window: standard deviation of the window over which motion is taken as constant, px of a level.
+            regularisation: added to the structure tensor; pulls regions of little contrast to their neighbours' flow
+                at the coarser level, and to none at the coarsest.
+        """
+        super().__init__()
+        self.levels, self.blur, self.window, self.regularisation = levels, blur, window, regularisation
+        self.multiple = 2 ** (levels - 1)
+        self.freeze()
+
+    def estimate(self, a: Tensor, b: Tensor) -> Tensor:
+        pyramid = [(gaussian_blur(a, self.blur), gaussian_blur(b, self.blur))]
+        while len(pyramid) < self.levels:
+            finer = pyramid[-1]
+            pyramid.append((F.avg_pool2d(finer[0], 2), F.avg_pool2d(finer[1], 2)))
+        a, b = pyramid.pop()
+        flow = lucas_kanade_step(a, b, self.window, self.regularisation)
+        for a, b in reversed(pyramid):
+            flow = 2 * F.interpolate(flow, size=a.shape[-2:], mode="bilinear", align_corners=False)
+            flow = flow + lucas_kanade_step(a, warp(b, flow), self.window, self.regularisation)
+        return flow
+
+
+def lucas_kanade_step(a: Tensor, b: Tensor, window: float, regularisation: float) -> Tensor:
+    """Least-squares motion (B, 2, H, W), px, that explains the change from `a` to `b` (B, C, H, W) to first order."""
+    dy, dx = torch.gradient((a + b) / 2, dim=(2, 3))
+    dt = b - a
+    products = torch.stack([(p * q).sum(1) for p, q in ((dx, dx), (dx, dy), (dy, dy), (dx, dt), (dy, dt))], dim=1)
+    xx, xy, yy, xt, yt = gaussian_blur(products, window).unbind(1)
+    xx, yy = xx + regularisation, yy + regularisation
+    # Cramer's rule for [xx xy; xy yy] (u, v) = -(xt, yt); the regularisation keeps the determinant positive.
+    return torch.stack((xy * yt - yy * xt, xy * xt - xx * yt), dim=1) / (xx * yy - xy * xy).unsqueeze(1)
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
@@ -176,6 +218,7 @@ _MODELS: dict[str, type[FlowModel]] = {
     "raft_small": RaftFlow,
     "raft_large": RaftFlow,
     "gradient": GradientFlow,
+    "lucas_kanade": LucasKanadeFlow,
 }
 
 
@@ -206,8 +249,8 @@ def load_flow_model(
     """
     if name not in _MODELS:
         raise ValueError(f"flow model {name!r} is unknown, expected one of {', '.join(_MODELS)}.")
-    if name == "gradient":
-        return GradientFlow()
+    if name in ("gradient", "lucas_kanade"):
+        return _MODELS[name]()
     model = RifeFlow() if name == "rife_v4.0" else RaftFlow(name, num_flow_updates)
     if path is not None:
         state = read_safetensors(path, f"weights of flow model {name}")[0]

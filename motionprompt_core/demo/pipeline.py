@@ -70,11 +70,13 @@ class DemoPipeline:
         v = self.weights.unet(x, torch.full((len(x),), t), context.expand(len(x), -1, -1), len(x))
         return a.sqrt() * x - (1 - a).sqrt() * v
 
-    def estimate(self, x0: Tensor, t: int, context: Tensor, generator: torch.Generator) -> Tensor:
-        """Frames of Tweedie's estimate after noise of level t was put on clean latents (F, 4, h, w)."""
+    def estimate(
+        self, x0: Tensor, t: int, context: Tensor, negative: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Tweedie's estimate with CFG, after noise of level t was put on clean latents (F, 4, h, w)."""
         a = self.alphas[t]
         x = a.sqrt() * x0 + (1 - a).sqrt() * torch.randn(x0.shape, generator=generator)
-        return self.decode(self.predict_x0(x, t, context))
+        return torch.lerp(self.predict_x0(x, t, negative), self.predict_x0(x, t, context), self.cfg)
 
     def decode(self, x0: Tensor) -> Tensor:
         """Latents (N, 4, h, w) -> frames (N, 3, H, W), nominally in [0, 1], not clamped."""
@@ -99,8 +101,8 @@ class DemoPipeline:
         Args:
             settings: None samples the prompt as it is.
             words: initial words of the learnable tokens.
-            on_estimate: called at each step with its number, its noise level (0..999) and Tweedie's estimate from the
-                prompt alone, latents (F, 4, h, w): what the discriminator has to judge.
+            on_estimate: called at each step with its number, its noise level (0..999) and Tweedie's estimate with CFG,
+                latents (F, 4, h, w): what the discriminator has to judge where `loss_on` is "cfg".
             learn: False leaves the tokens as they begin, in the very steps in which they would be optimised: the
                 control for what optimising them does.
         """
@@ -134,9 +136,10 @@ class DemoPipeline:
             if optimiser is not None and settings is not None:
                 context = self._guide(optimiser, settings, report, step, t, x, uncond, prompt, plain, learn)
             cond = self.predict_x0(x, t, context)
+            x0 = torch.lerp(uncond, cond, self.cfg)
             if on_estimate is not None:
-                on_estimate(step, t, cond)
-            x0 = self.after_estimate(step, t, torch.lerp(uncond, cond, self.cfg), context, negative)
+                on_estimate(step, t, x0)
+            x0 = self.after_estimate(step, t, x0, context, negative)
             x = x0 if following is None else self.ddim(x, x0, t, following)
         report.state = "done"
         return x, report
@@ -186,7 +189,7 @@ class DemoPipeline:
 
 def load_pipeline(weights: Path) -> DemoPipeline:
     """The demo model of a folder with its weights, its flow model and its discriminator."""
+    judge = load_discriminator(weights / "demo_discriminator.safetensors")
     return DemoPipeline(
-        load_demo_weights(weights / "demo_video_model.safetensors"), load_flow_model("rife_v4.0"),
-        load_discriminator(weights / "demo_discriminator.safetensors"),
+        load_demo_weights(weights / "demo_video_model.safetensors"), load_flow_model(judge.config.flow_model), judge,
     )

@@ -20,6 +20,7 @@ class Networks:
     """The demo model, and what guides and judges it.
 
     Attributes:
+        flow: the discriminator's flow model, which guides. measure: the one that the metrics look with.
         steps: DDIM steps of a plain video.
         others: further discriminators by name, see `Arm.discriminator`.
     """
@@ -27,6 +28,7 @@ class Networks:
     weights: DemoWeights
     flow: FlowModel
     discriminator: FlowDiscriminator
+    measure: FlowModel
     steps: int = 20
     others: Mapping[str, FlowDiscriminator] = field(default_factory=dict)
 

@@ -20,7 +20,7 @@ from ..demo import truth, world
 from ..demo.checkpoint import load_demo_weights
 from ..discriminator import load_discriminator
 from ..flow import load_flow_model
-from ..metrics import evaluate_video
+from ..metrics import evaluate_video, flow_score, video_flow
 from ..settings import GuidanceSettings
 from .arms import Arm, Networks
 from .cost import measure
@@ -37,7 +37,7 @@ class RunConfig:
 
     Attributes:
         settings: guidance settings that differ from the defaults. words: initial words of the tokens.
-        fixed_word: the control's. steps: DDIM steps.
+        fixed_word: the control's. steps: DDIM steps. flow_model: the metrics'; the discriminator has its own.
         weights: folder with the demo model and its discriminator.
         other_discriminator: file of one that was trained on another model's videos; may be empty.
     """
@@ -86,8 +86,9 @@ def prompt_of(seed: int) -> tuple[world.Clip, str]:
 def _networks(weights: str, flow_model: str, steps: int, other: str) -> Networks:
     torch.set_num_threads(1)
     folder = Path(weights)
+    judge = load_discriminator(folder / DISCRIMINATOR)
     return Networks(
-        load_demo_weights(folder / MODEL), load_flow_model(flow_model), load_discriminator(folder / DISCRIMINATOR),
+        load_demo_weights(folder / MODEL), load_flow_model(judge.config.flow_model), judge, load_flow_model(flow_model),
         steps, {"other": load_discriminator(other)} if other else {},
     )
 
@@ -109,7 +110,8 @@ def run_job(job: Job) -> dict[str, Any]:
     reading = truth.read(video)
     return {
         "arm": arm.name, "seed": job.seed, "prompt": prompt,
-        **evaluate_video(video, networks.flow, networks.discriminator).to_dict(),
+        **evaluate_video(video, networks.measure).to_dict(),
+        "discriminator_score": flow_score(video_flow(video, networks.flow), networks.flow, networks.discriminator),
         **{key: float(value) for key, value in reading.matches(clip).items()},
         "jitter": reading.jitter, "pulsation": reading.area_variation, "exposure": reading.exposure,
         "permanence": reading.permanence, "wall_seconds": wall, "cpu_seconds": cpu,

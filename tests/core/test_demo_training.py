@@ -6,9 +6,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from motionprompt_core.demo import checkpoint, dataset, train_autoencoder, train_model, train_text
+from motionprompt_core.demo import (
+    checkpoint,
+    dataset,
+    train_autoencoder,
+    train_discriminator,
+    train_model,
+    train_text,
+    tweedie,
+)
 from motionprompt_core.demo.autoencoder import Autoencoder
 from motionprompt_core.demo.pipeline import DemoPipeline
+from motionprompt_core.discriminator import load_discriminator
+from motionprompt_core.flow import load_flow_model
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +57,41 @@ def test_the_stages_follow_each_other_to_a_weight_file(run):
     checkpoint.export(run, "video", run / "out.safetensors", {"stage": "video"})
     pipeline = DemoPipeline(checkpoint.load_demo_weights(run / "out.safetensors"), steps=1, frames=2)
     assert pipeline.sample("a red star", 0)[0].shape == (2, 3, 128, 128)
+
+
+@pytest.fixture
+def short_sampling(monkeypatch, repo_root):
+    """The shipped demo model with few frames and steps, in place of the one that collects the discriminator's data."""
+    weights = checkpoint.load_demo_weights(repo_root / "weights" / "demo_video_model.safetensors")
+    networks = load_flow_model("rife_v4.0"), DemoPipeline(weights, steps=3, frames=5)
+    monkeypatch.setattr(train_discriminator, "networks", lambda weights: networks)
+    monkeypatch.setattr(train_discriminator, "STEPS", (1, 2))
+    monkeypatch.setattr(train_discriminator, "ESTIMATES_PER_CLIP", 2)
+
+
+def test_the_discriminators_sides_show_the_same_steps(short_sampling, tmp_path):
+    for seed in range(4):
+        flows = train_discriminator.flows_of_seed(seed, "")
+        assert {name.split(".")[1] for name in flows} == {"finished", "01", "02"}
+        assert all(torch.isfinite(flow).all() and flow.shape[1:] == (2, 128, 128) for flow in flows.values())
+        save_file(flows, tmp_path / f"{seed}.safetensors")
+    files = sorted(tmp_path.glob("*.safetensors"))
+    for estimates, count in ((True, 12), (False, 6)):
+        real, fake = train_discriminator.sides(files, estimates)
+        assert [len(flow) for flow in real] == [len(flow) for flow in fake] == 4 * [count]
+    again = train_discriminator.flows_of_seed(3, "")
+    assert all(torch.equal(again[name], flow) for name, flow in flows.items())
+
+
+def test_a_discriminator_is_judged_by_part_of_the_schedule(tmp_path, repo_root):
+    shipped = load_discriminator(repo_root / "weights" / "demo_discriminator.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(3):
+        still = torch.zeros(2, 2, 128, 128)
+        noise = 6 * torch.randn(still.shape, generator=generator)
+        save_file({"real.07": still, "faulty.07": noise, "generated.07": still.clone(),
+                   "real.finished": still.clone(), "faulty.finished": noise.clone(), "generated.finished": noise.clone()},
+                  tmp_path / f"{seed}.safetensors")
+    scores = tweedie.scores(shipped, sorted(tmp_path.glob("*.safetensors")))
+    assert len(scores["real", "steps 5-8"]) == 3 and scores["real", "steps 9-12"] == []
+    assert scores["real", "steps 5-8"] == scores["generated", "steps 5-8"] != scores["faulty", "steps 5-8"]

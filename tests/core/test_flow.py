@@ -8,11 +8,13 @@ import types
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from motionprompt_core import rife
 from motionprompt_core.flow import (
     GradientFlow,
+    LucasKanadeFlow,
     RaftFlow,
     RifeFlow,
     available_flow_models,
@@ -42,7 +44,8 @@ def translated(dx: int, dy: int, size: int = 128, margin: int = 24) -> tuple[tor
 
 def random_model(name: str):
     torch.manual_seed(0)
-    return {"rife_v4.0": RifeFlow, "gradient": GradientFlow}.get(name, lambda: RaftFlow(name, 1))()
+    known = {"rife_v4.0": RifeFlow, "gradient": GradientFlow, "lucas_kanade": LucasKanadeFlow}
+    return known.get(name, lambda: RaftFlow(name, 1))()
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +142,7 @@ def test_a_sample_does_not_depend_on_its_batch(rife_model):
     assert torch.allclose(alone, together[:1], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["gradient", "raft_small", "rife_v4.0"])
+@pytest.mark.parametrize("name", ["gradient", "lucas_kanade", "raft_small", "rife_v4.0"])
 def test_gradient_agrees_with_central_differences(name):
     if name == "rife_v4.0" and HAS_WHEEL:
         model = load_flow_model(name)
@@ -160,6 +163,22 @@ def test_gradient_agrees_with_central_differences(name):
     with torch.no_grad():
         numeric = (loss(frames + step * direction) - loss(frames - step * direction)).item() / (2 * step)
     assert numeric == pytest.approx((gradient.double() * direction.double()).sum().item(), rel=1e-2)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(1, 0), (-3, 2), (6, -5), (0, 10)])
+def test_lucas_kanade_finds_translations_up_to_ten_pixels(dx, dy):
+    a, b = translated(dx, dy)
+    flow = LucasKanadeFlow()(a, b)[..., 16:-16, 16:-16]
+    wanted = torch.tensor((float(dx), float(dy))).view(1, 2, 1, 1)
+    assert (flow - wanted).norm(dim=1).mean() < 0.12 * max(abs(dx), abs(dy))
+
+
+def test_lucas_kanade_is_not_deceived_by_shimmer(rife_model):
+    """One per cent of soft noise on a plain ground is not motion; the trained network, which has to explain it, finds large motion."""
+    noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    frames = 0.5 + 0.01 * F.interpolate(noise, size=(128, 128), mode="bicubic")
+    speeds = [model(frames[:1], frames[1:]).norm(dim=1).mean() for model in (LucasKanadeFlow(), rife_model)]
+    assert speeds[0] < 0.1 and speeds[1] > 2
 
 
 @pytest.mark.parametrize("name", available_flow_models())
@@ -188,7 +207,7 @@ def test_half_precision_frames_and_weights_stay_close_to_float32(rife_model):
     assert (rough - flow)[..., 16:-16, 16:-16].abs().mean() < 0.3
 
 
-TOO_SMALL = [("raft_large", 96), ("raft_small", 127), ("rife_v4.0", 24), ("gradient", 8)]
+TOO_SMALL = [("raft_large", 96), ("raft_small", 127), ("rife_v4.0", 24), ("gradient", 8), ("lucas_kanade", 24)]
 
 
 @pytest.mark.parametrize(("name", "size"), TOO_SMALL)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 
 import pytest
 import torch
 
-from motionprompt_core.demo import tweedie
 from motionprompt_core.files import write_safetensors
 from motionprompt_core.flow import GradientFlow
 from motionprompt_core.training import general, general_data
@@ -66,12 +64,3 @@ def test_faulty_test_clips_repeat_and_differ(footage):
     one, two = (general.faulty_clips(clips[:2], "melt", 1.0) for _ in range(2))
     assert all(torch.equal(a.video, b.video) for a, b in zip(one, two, strict=True))
     assert not torch.equal(one[0].video, clips[0].video)
-
-
-def test_the_comparison_of_discriminators_is_paired_by_seed():
-    rows = [{"seed": seed, "arm": arm, **dict.fromkeys(tweedie.METRICS, seed + (arm == "aware"))}
-            for seed in range(5) for arm in tweedie.ARMS]
-    summary = tweedie.summarise([*rows, {"seed": 9, "arm": "plain", **dict.fromkeys(tweedie.METRICS, 0.0)}])
-    assert summary["seeds"] == 5
-    assert summary["differences"]["aware - clean"]["jitter"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
-    json.dumps(summary)
