@@ -155,7 +155,7 @@ class GradientFlow(FlowModel):
 
 
 class LucasKanadeFlow(FlowModel):
-    """Pyramidal Lucas-Kanade (Bouguet 2000), regularised: no weights, a twentieth of RIFE's time, smooth in both frames.
+    """Pyramidal Lucas-Kanade (Bouguet 2000), regularised: without weights, and a twentieth of RIFE's time.
 
     A network that has learned to explain every change as motion finds large motion in the shimmer of an unfinished
     picture. This one sees motion only where there is contrast, and calls a flat region still. Up to about twelve

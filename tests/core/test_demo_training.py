@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,11 +16,10 @@ from motionprompt_core.demo import (
     train_model,
     train_text,
     tweedie,
+    world,
 )
 from motionprompt_core.demo.autoencoder import Autoencoder
 from motionprompt_core.demo.pipeline import DemoPipeline
-from motionprompt_core.discriminator import load_discriminator
-from motionprompt_core.flow import load_flow_model
 
 
 @pytest.fixture(scope="module")
@@ -61,37 +62,39 @@ def test_the_stages_follow_each_other_to_a_weight_file(run):
 
 @pytest.fixture
 def short_sampling(monkeypatch, repo_root):
-    """The shipped demo model with few frames and steps, in place of the one that collects the discriminator's data."""
+    """The shipped demo model with few frames and steps, in place of the one that makes the discriminator's data."""
     weights = checkpoint.load_demo_weights(repo_root / "weights" / "demo_video_model.safetensors")
-    networks = load_flow_model("rife_v4.0"), DemoPipeline(weights, steps=3, frames=5)
-    monkeypatch.setattr(train_discriminator, "networks", lambda weights: networks)
+    short = DemoPipeline(weights, steps=3, frames=5)
+    monkeypatch.setattr(train_discriminator, "demo_model", lambda weights_file: short)
     monkeypatch.setattr(train_discriminator, "STEPS", (1, 2))
-    monkeypatch.setattr(train_discriminator, "ESTIMATES_PER_CLIP", 2)
+    monkeypatch.setattr(tweedie, "PARTS", ("01", "02", "finished"))
 
 
 def test_the_discriminators_sides_show_the_same_steps(short_sampling, tmp_path):
-    for seed in range(4):
-        flows = train_discriminator.flows_of_seed(seed, "")
-        assert {name.split(".")[1] for name in flows} == {"finished", "01", "02"}
-        assert all(torch.isfinite(flow).all() and flow.shape[1:] == (2, 128, 128) for flow in flows.values())
-        save_file(flows, tmp_path / f"{seed}.safetensors")
-    files = sorted(tmp_path.glob("*.safetensors"))
-    for estimates, count in ((True, 12), (False, 6)):
-        real, fake = train_discriminator.sides(files, estimates)
-        assert [len(flow) for flow in real] == [len(flow) for flow in fake] == 4 * [count]
-    again = train_discriminator.flows_of_seed(3, "")
-    assert all(torch.equal(again[name], flow) for name, flow in flows.items())
-
-
-def test_a_discriminator_is_judged_by_part_of_the_schedule(tmp_path, repo_root):
-    shipped = load_discriminator(repo_root / "weights" / "demo_discriminator.safetensors")
-    generator = torch.Generator().manual_seed(0)
+    (tmp_path / "estimates").mkdir()
+    (tmp_path / "flows").mkdir()
     for seed in range(3):
-        still = torch.zeros(2, 2, 128, 128)
-        noise = 6 * torch.randn(still.shape, generator=generator)
-        save_file({"real.07": still, "faulty.07": noise, "generated.07": still.clone(),
-                   "real.finished": still.clone(), "faulty.finished": noise.clone(), "generated.finished": noise.clone()},
-                  tmp_path / f"{seed}.safetensors")
-    scores = tweedie.scores(shipped, sorted(tmp_path.glob("*.safetensors")))
-    assert len(scores["real", "steps 5-8"]) == 3 and scores["real", "steps 9-12"] == []
-    assert scores["real", "steps 5-8"] == scores["generated", "steps 5-8"] != scores["faulty", "steps 5-8"]
+        train_discriminator.write_flows(seed, "", tmp_path)
+    files = train_discriminator.collect(tmp_path, "", 3, workers=1, first_seed=0)  # nothing is left to do
+    for names, count in ((("01", "02", "finished"), 12), (("finished",), 4)):
+        real, fake = train_discriminator.sides(files, names)
+        assert [len(flow) for flow in real] == [len(flow) for flow in fake] == 3 * [count]
+        assert all(torch.isfinite(flow).all() and flow.shape[1:] == (2, 128, 128) for flow in real + fake)
+    # Flows are made anew from the estimates that are there, the same ones.
+    before = files[0].read_bytes()
+    files[0].unlink()
+    train_discriminator.write_flows(0, "", tmp_path)
+    assert files[0].read_bytes() == before
+    result = train_discriminator.train(files, train_discriminator.CONFIG, 1, ("01", "finished"))
+    table = tweedie.auroc_by_part({"new": result.model}, files)
+    assert table["held_out_clips"] == 3
+    found = [table[part][side]["new"]["auroc"] for part in tweedie.PARTS for side in ("faulty", "generated")]
+    assert all(0 <= value <= 1 for value in found)
+
+
+def test_a_clips_faulty_twin_differs_in_nothing_but_faults():
+    generator = torch.Generator().manual_seed(0)
+    clip = world.random_clip(generator, fault_share=0)
+    twin = train_discriminator.faulty_twin(clip, generator)
+    assert twin.faulty and not clip.faulty
+    assert replace(twin, jitter=0.0, pulse=0.0, flicker=0.0) == clip

@@ -174,7 +174,7 @@ def test_lucas_kanade_finds_translations_up_to_ten_pixels(dx, dy):
 
 
 def test_lucas_kanade_is_not_deceived_by_shimmer(rife_model):
-    """One per cent of soft noise on a plain ground is not motion; the trained network, which has to explain it, finds large motion."""
+    """One per cent of soft noise is not motion; the trained network, explaining every change, finds large motion."""
     noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     frames = 0.5 + 0.01 * F.interpolate(noise, size=(128, 128), mode="bicubic")
     speeds = [model(frames[:1], frames[1:]).norm(dim=1).mean() for model in (LucasKanadeFlow(), rife_model)]
