@@ -111,7 +111,7 @@ def sliders() -> list[Any]:
             "lambda_tv",
             d.lambda_tv,
             0.0,
-            10.0,
+            100.0,
             0.01,
             "Weight of smoothness (total variation of the flow). Raise it "
             "against warping and flicker; too much stills the video.",

@@ -26,7 +26,8 @@ def add_to(commands: Any) -> None:
         "summary.json, report.md, report.png.",
     )
     evaluate.add_argument("--suite", choices=SEEDS, default="quick",
-                          help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save")
+                          help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save; all: "
+                          "every arm of these, to choose from with --arms")
     evaluate.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms of the suite, and plain")
     evaluate.add_argument("--seeds", type=int, help="prompts and seeds; without it as many as the suite is made for")
     evaluate.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seeds are this one and the next ones")
@@ -36,7 +37,7 @@ def add_to(commands: Any) -> None:
     evaluate.add_argument("--word", default="smooth", help="the fixed word of the control")
     evaluate.add_argument("--steps", type=int, default=20, help="DDIM steps")
     evaluate.add_argument("--weights", default=str(WEIGHTS), help="folder with the demo model and its discriminator")
-    evaluate.add_argument("--other-discriminator", default="", help="paper: one trained on another model's videos")
+    evaluate.add_argument("--other-discriminator", default="", help="paper, all: a second discriminator, another arm's guide")
     evaluate.add_argument("--flow-model", default="rife_v4.0", help="measures motion for the metrics")
     evaluate.add_argument("--workers", type=int, default=2, help="videos made at the same time, a thread each")
     evaluate.add_argument("--no-cost", action="store_true", help="do not count operations and memory")

@@ -8,8 +8,8 @@ from typing import Literal
 
 from .arms import MOTIONPROMPT, PLAIN, UNOPTIMISED, Arm, fixed_word
 
-Suite = Literal["quick", "paper", "peers", "modes"]
-SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64}
+Suite = Literal["quick", "paper", "peers", "modes", "all"]
+SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64, "all": 64}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ PAPER = (
     Arm("tokens in front", "before the prompt", placement="front"),
     Arm('word "the"', 'initial word "the" instead of "authentic"', words="the"),
 )
-OTHER_DISCRIMINATOR = Arm("other discriminator", "trained on another model's videos", discriminator="other")
+OTHER_DISCRIMINATOR = Arm("other discriminator", "guided by the second discriminator", discriminator="other")
 PRESERVE = Arm("preserve motion", "MotionPrompt with preserve_motion 1", settings={"preserve_motion": 1.0})
 
 MODES = (
@@ -87,18 +87,21 @@ def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> li
     Raises:
         ValueError: the peers are not there, as in an installed pack.
     """
-    arms = [PLAIN, MOTIONPROMPT, UNOPTIMISED, fixed_word(word)]
+    controls = [PLAIN, MOTIONPROMPT, UNOPTIMISED, fixed_word(word)]
+    paper = [*PAPER, PRESERVE, *([OTHER_DISCRIMINATOR] if other_discriminator else [])]
     if suite == "modes":
         return [PLAIN, MOTIONPROMPT, *MODES]
     if suite == "quick":
-        return arms
+        return controls
     if suite == "paper":
-        return [*arms, *PAPER, PRESERVE, *([OTHER_DISCRIMINATOR] if other_discriminator else [])]
+        return [*controls, *paper]
     try:
         peers = importlib.import_module("benchmarks.peers")
     except ModuleNotFoundError as error:
         raise ValueError(
-            "the suite peers is in the folder benchmarks of the repository and not in the installed pack: "
+            f"the suite {suite} needs the folder benchmarks of the repository, which is not in the installed pack: "
             "run the command in a checkout's top folder."
         ) from error
-    return [*arms, PRESERVE, *peers.ARMS]
+    if suite == "peers":
+        return [*controls, PRESERVE, *peers.ARMS]
+    return [*controls, *paper, *MODES, *peers.ARMS]
