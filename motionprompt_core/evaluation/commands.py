@@ -26,18 +26,18 @@ def add_to(commands: Any) -> None:
         "summary.json, report.md, report.png.",
     )
     evaluate.add_argument("--suite", choices=SEEDS, default="quick",
-                          help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save; all: "
-                          "every arm of these, to choose from with --arms")
+                          help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save")
     evaluate.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms of the suite, and plain")
     evaluate.add_argument("--seeds", type=int, help="prompts and seeds; without it as many as the suite is made for")
     evaluate.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seeds are this one and the next ones")
-    evaluate.add_argument("--out", type=Path, help="folder for the results; without it output/evaluate/SUITE")
+    evaluate.add_argument("--out", type=Path, help="folder for the results, without it output/evaluate/SUITE; "
+                          "suites that share one share the videos of the arms that they have in common")
     evaluate.add_argument("--settings", type=json.loads, default={}, help="guidance settings, as JSON")
     evaluate.add_argument("--words", default="authentic", help="initial words of the tokens")
     evaluate.add_argument("--word", default="smooth", help="the fixed word of the control")
     evaluate.add_argument("--steps", type=int, default=20, help="DDIM steps")
     evaluate.add_argument("--weights", default=str(WEIGHTS), help="folder with the demo model and its discriminator")
-    evaluate.add_argument("--other-discriminator", default="", help="paper, all: a second discriminator, another arm's guide")
+    evaluate.add_argument("--other-discriminator", default="", help="paper: a second one, the guide of another arm")
     evaluate.add_argument("--flow-model", default="rife_v4.0", help="measures motion for the metrics")
     evaluate.add_argument("--workers", type=int, default=2, help="videos made at the same time, a thread each")
     evaluate.add_argument("--no-cost", action="store_true", help="do not count operations and memory")
@@ -75,7 +75,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     arms = choose_arms(suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator)), options.arms)
     rows = run_suite(config, arms, seeds, options.first_seed, out, options.workers,
                      cost=not options.no_cost and options.suite != "quick")
-    summary = summarise(rows, arms, config.fingerprint())
+    summary = summarise(rows, arms, {"suite": config.suite, **config.fingerprint()})
     if options.arms:
         summary["chosen"] = options.arms
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ TITLES = {
     "quick": "Guidance against three controls",
     "peers": "Guidance against its peers",
     "paper": "The paper's ablations",
+    "modes": "What the ways to save cost in quality",
 }
 
 

@@ -52,12 +52,12 @@ class RunConfig:
     other_discriminator: str = ""
 
     def fingerprint(self) -> dict[str, Any]:
-        """As `asdict`, but what is in the files rather than where they are."""
+        """What decides an arm's video: not the suite, and what is in the files rather than where they are."""
         folder = Path(self.weights)
         files = {"model": folder / MODEL, "discriminator": folder / DISCRIMINATOR}
         if self.other_discriminator:
             files["other_discriminator"] = Path(self.other_discriminator)
-        values = {k: v for k, v in asdict(self).items() if k not in ("weights", "other_discriminator")}
+        values = {k: v for k, v in asdict(self).items() if k not in ("suite", "weights", "other_discriminator")}
         values["sha256"] = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
         return values
 

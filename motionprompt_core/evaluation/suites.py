@@ -8,8 +8,8 @@ from typing import Literal
 
 from .arms import MOTIONPROMPT, PLAIN, UNOPTIMISED, Arm, fixed_word
 
-Suite = Literal["quick", "paper", "peers", "modes", "all"]
-SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64, "all": 64}
+Suite = Literal["quick", "paper", "peers", "modes"]
+SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64}
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,7 @@ def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> li
         peers = importlib.import_module("benchmarks.peers")
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"the suite {suite} needs the folder benchmarks of the repository, which is not in the installed pack: "
+            "the suite peers is in the folder benchmarks of the repository and not in the installed pack: "
             "run the command in a checkout's top folder."
         ) from error
-    if suite == "peers":
-        return [*controls, PRESERVE, *peers.ARMS]
-    return [*controls, *paper, *MODES, *peers.ARMS]
+    return [*controls, PRESERVE, *peers.ARMS]
