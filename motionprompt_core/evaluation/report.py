@@ -9,7 +9,7 @@ from .summary import KEPT, METRICS, QUALITY
 
 BETTER = {1: "higher", -1: "lower", 0: "unchanged"}
 MEANS = ("temporal_flickering", "motion_smoothness", "warping_error", "permanence", "jitter", "pulsation", "exposure",
-         "flow_magnitude", "sharpness")
+         "flow_magnitude", "sprite_speed", "sharpness")
 ADHERENCE = ("colour", "ground", "shape", "direction")
 
 

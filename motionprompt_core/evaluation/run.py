@@ -114,7 +114,7 @@ def run_job(job: Job) -> dict[str, Any]:
         "discriminator_score": flow_score(video_flow(video, networks.flow), networks.flow, networks.discriminator),
         **{key: float(value) for key, value in reading.matches(clip).items()},
         "jitter": reading.jitter, "pulsation": reading.area_variation, "exposure": reading.exposure,
-        "permanence": reading.permanence, "wall_seconds": wall, "cpu_seconds": cpu,
+        "permanence": reading.permanence, "sprite_speed": reading.speed, "wall_seconds": wall, "cpu_seconds": cpu,
     }
 
 

@@ -61,7 +61,8 @@ def _fault(flow: Tensor, generator: Generator) -> Tensor:
     if kind < 0.6:
         field = _noise(cells, size, "bicubic", generator)
     elif kind < 0.75:
-        field = sum(_noise(2**octave, size, "bicubic", generator) / octave for octave in range(1, 6))
+        octaves = [_noise(2**octave, size, "bicubic", generator) / octave for octave in range(1, 6)]
+        field = torch.stack(octaves).sum(0)
     elif kind < 0.9:
         jumps = torch.rand(1, 1, cells, cells, generator=generator) < 0.6
         field = _noise(cells, size, "nearest", generator, jumps)
