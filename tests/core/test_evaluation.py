@@ -79,8 +79,8 @@ def rows_of(gains: dict[str, float], seeds: int = 12) -> list[dict]:
                 "arm": arm, "seed": seed, "temporal_flickering": calm, "motion_smoothness": calm, "permanence": 1.0,
                 "warping_error": 1 - calm, "flow_consistency": 0.5, "flow_acceleration": 1.0, "jitter": 1.0,
                 "pulsation": 0.1, "exposure": 0.1, "discriminator_score": 0.5, "dynamic_degree": 1.0,
-                "flow_magnitude": 3.0 - gain, "sprite_speed": 2.5, "sharpness": 9.0, "colour": 1.0, "ground": 1.0, "shape": 1.0,
-                "direction": 1.0, "frozen": False, "cpu_seconds": 2.0 if arm == "motionprompt" else 1.0,
+                "flow_magnitude": 3.0 - gain, "sprite_speed": 2.5, "sharpness": 9.0, "colour": 1.0, "ground": 1.0,
+                "shape": 1.0, "direction": 1.0, "frozen": False, "cpu_seconds": 2.0 if arm == "motionprompt" else 1.0,
             })
         rows.append({"arm": arm, "seed": None, "flops": 300.0 if arm == "motionprompt" else 100.0, "memory": 10.0})
     return rows
