@@ -47,8 +47,9 @@ def command(summary: dict[str, Any]) -> str:
     config, parts = summary["config"], [f"python -m motionprompt_core evaluate --suite {summary['suite']}"]
     parts += ["--arms " + " ".join(f'"{name}"' for name in summary["chosen"])] if summary.get("chosen") else []
     parts += [f"--seeds {summary['seeds']} --first-seed {summary['first_seed']}"]
-    parts += [f"--word {config['fixed_word']}"] + ([f"--words \"{config['words']}\""] if config["words"] else [])
+    parts += [f"--word \"{config['fixed_word']}\""] + ([f"--words \"{config['words']}\""] if config["words"] else [])
     parts += [f"--steps {config['steps']}"] if config["steps"] != 20 else []
+    parts += [f"--flow-model {config['flow_model']}"] if config["flow_model"] != "rife_v4.0" else []
     parts += ["--other-discriminator FILE"] if "other_discriminator" in config["sha256"] else []
     parts += ["--settings '" + ", ".join(f'"{k}": {_json(v)}' for k, v in config["settings"].items()).join("{}") + "'"]
     return " ".join(parts)
