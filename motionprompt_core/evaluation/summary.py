@@ -16,9 +16,10 @@ QUALITY = {
     "coherence": 1, "temporal_flickering": 1, "motion_smoothness": 1, "warping_error": -1, "flow_consistency": 1,
     "flow_acceleration": -1, "jitter": -1, "pulsation": -1, "exposure": -1, "permanence": 1, "discriminator_score": 1,
 }
-KEPT = dict.fromkeys(
-    ("dynamic_degree", "flow_magnitude", "sprite_speed", "sharpness", "colour", "ground", "shape", "direction"), 0,
-)
+KEPT: dict[str, int] = {
+    "dynamic_degree": 0, "flow_magnitude": 0, "sprite_speed": 0, "sharpness": 0, "colour": 0, "ground": 0, "shape": 0,
+    "direction": 0,
+}
 METRICS = {**QUALITY, **KEPT}
 # What `coherence` is the mean of, each in standard deviations of the plain videos, signed so that more is better.
 COHERENCE = ("temporal_flickering", "motion_smoothness", "warping_error", "permanence")

@@ -24,7 +24,10 @@ from motionprompt_core.evaluation.summary import summarise, verdict
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.settings import GuidanceSettings
 
-CONFIG = {"suite": "quick", "settings": {}, "words": "authentic", "fixed_word": "smooth", "steps": 20, "sha256": {}}
+CONFIG = {
+    "suite": "quick", "settings": {}, "words": "authentic", "fixed_word": "smooth", "steps": 20,
+    "flow_model": "rife_v4.0", "sha256": {},
+}
 
 
 def command(out, *more: str) -> list[str]:
