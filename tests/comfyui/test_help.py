@@ -111,6 +111,10 @@ def test_pages_show_only_files_that_exist():
 
 @pytest.mark.parametrize("language", SCRIPTS)
 def test_every_page_is_in_step_in_every_language(schemas, language):
+    labels: dict[str, set[str]] = {}
+    for node in locale(language).values():
+        for identifier, text in node["inputs"].items():
+            labels.setdefault(identifier, set()).add(text["name"])
     for name in schemas:
         page = (PAGES / name / f"{language}.md").read_text(encoding="utf-8")
         english = (PAGES / f"{name}.md").read_text(encoding="utf-8")
@@ -124,6 +128,10 @@ def test_every_page_is_in_step_in_every_language(schemas, language):
             assert found == wanted, (name, pattern)
         wanted = set(re.findall(r"`[^`]+`", english))
         assert set(re.findall(r"`[^`]+`", page)) == wanted, (name, wanted)
+        words = re.findall(r"\b[a-z]\w*_\w+\b|\b\d+(?:\.\d+)?\b", english)
+        called = {word: labels.get(word, set()) for word in words if word not in page}
+        lost = [word for word, names in called.items() if not any(label in page for label in names)]
+        assert not lost, (name, lost)
         unclosed = re.search(r"[)\u201d\u300d\uff09]\*+\w", page)  # after a sign, the stars would be shown
         assert not unclosed, (name, unclosed)
 
