@@ -96,7 +96,8 @@ def test_a_samples_parts_are_all_of_it():
     with Meter() as meter:
         found = timed_sample(pipeline, 1, "balanced", lambda: meter.flops)
     denoiser = found["denoiser"] / (8 + 2)  # the guided step of the four goes through it forwards and backwards
-    assert found["flow"] > 10 * found["discriminator"] > 0 and found["decoder"] > 0
-    assert found["text encoder"] < 0.1 * denoiser < found["flow"]
+    assert min(found["flow"], found["discriminator"], found["decoder"]) > 0
+    # What is MotionPrompt's own is small beside the denoiser.
+    assert found["text encoder"] < 0.1 * denoiser > found["flow"] + found["discriminator"]
     assert 0 <= found["other"] < 0.01 * found["total"]
     assert sum(found.values()) == pytest.approx(2 * found["total"])
