@@ -197,12 +197,11 @@ class _Recomputed:
     def _run_again(self) -> None:
         made: list[Tensor] = []
 
-        def keep(tensor: Tensor) -> Tensor:
+        def keep(tensor: Tensor) -> None:  # not the tensor: a node that saves its own result would hold itself for ever
             if not isinstance(tensor, nn.Parameter):
                 made.append(tensor if tensor.is_leaf else tensor.detach().clone())
-            return tensor
 
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
             self.again()
         if len(made) != self.count:
             raise RuntimeError(

@@ -159,6 +159,37 @@ def test_checkpoints_of_decoders_leave_the_pictures_and_save_memory(tiny):
             assert kept[1] < 0.6 * kept[0]
 
 
+class Layer(torch.nn.Module):
+    """A transformer's, with attention to a text."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+        self.feed = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.GELU(), torch.nn.Linear(256, 64))
+
+    def forward(self, x, text):
+        key = self.key(text)[None]
+        x = x + torch.nn.functional.scaled_dot_product_attention(self.query(x)[None], key, key)[0]
+        return x + self.feed(x)
+
+
+def test_what_a_transformers_layer_ran_again_is_free_before_the_next(tiny):
+    checkpoints = tiny.comfy.module("nodes.host.checkpoints")
+    meter = tiny.comfy.module("motionprompt_core.bench.measure").Meter
+    torch.manual_seed(0)
+    layers = torch.nn.ModuleList(Layer() for _ in range(8)).requires_grad_(False)
+    start, text, found, peaks = torch.randn(512, 64), torch.randn(16, 64, requires_grad=True), [], []
+    for blocks in ([], list(layers)):
+        with checkpoints.checkpointed(blocks, torch.enable_grad, in_place=True), meter() as live:
+            x = start
+            for layer in layers:
+                x = layer(x, text)
+            found += torch.autograd.grad(x.square().sum(), text)
+        peaks.append(live.peak)
+    torch.testing.assert_close(*found)
+    assert peaks[1] < 0.6 * peaks[0]
+
+
 @pytest.mark.parametrize("mode", ["balanced", "fast"])
 def test_cheaper_modes_guide_every_step_with_one_evaluation(tiny, mode):
     latents, report = tiny.guided(mode=mode, iterations=3)
