@@ -139,11 +139,14 @@ class AnimateDiffShapes:
                 return self._window(frames, size, cond, conds)
             whole = [self.unet] if checkpointed else ()
             out = torch.zeros(frames, 4, size // 8, size // 8, device=self.device, dtype=self.dtype)
-            with self._checkpoints.checkpointed(whole, nullcontext, whole=True):
+            with self._checkpoints.checkpointed(whole, self._blocks_checkpointed, whole=True):
                 for start in range(0, frames - WINDOW + 1, WINDOW - OVERLAP):
                     seen = torch.arange(start, start + WINDOW, device=self.device)
                     out = out.index_add(0, seen, self._window(WINDOW, size, cond, conds))
             return out
+
+    def _blocks_checkpointed(self) -> Any:
+        return self._checkpoints.checkpointed(self._checkpoints.blocks(self.unet), nullcontext)
 
     def _window(self, frames: int, size: int, cond: Tensor, conds: int) -> Tensor:
         self.motion.set_video_length(frames, frames)
