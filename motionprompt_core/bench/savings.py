@@ -11,7 +11,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor
 from ..demo import world
 from ..demo.fidelity import FIRST_SEED, STEPS, Moment
 from ..demo.pipeline import DemoPipeline, load_pipeline
-from ..flow import FlowModel
+from ..flow import RifeFlow
 from ..guidance import GuidedModel, draw_pairs, motion_loss
 from ..settings import GuidanceSettings
 
@@ -51,7 +51,7 @@ def ways(model: GuidedModel, pipeline: DemoPipeline) -> dict[str, GuidedModel]:
         return lambda x: pipeline.decode(x[..., start : start + side, start : start + side])
 
     def rife(blocks: int = 4, **options: Any) -> Callable[[Tensor, Tensor], Tensor]:
-        network: Any = pipeline.flow.network if isinstance(pipeline.flow, FlowModel) else None
+        network = cast(RifeFlow, pipeline.flow).network
 
         def estimate(a: Tensor, b: Tensor) -> Tensor:
             flow = network(a, b, **options)[0][blocks - 1]
@@ -65,9 +65,10 @@ def ways(model: GuidedModel, pipeline: DemoPipeline) -> dict[str, GuidedModel]:
         "decoded at half the size": {"decode": smaller(0.5)},
         "the middle 3/4 by 3/4": {"decode": tile(12)},
         "the middle half by half": {"decode": tile(8)},
-        "RIFE without its finest block": {"flow": rife(3)},
-        "RIFE at half the resolution": {"flow": rife(scales=(8, 4, 2, 1))},
     }
+    if isinstance(pipeline.flow, RifeFlow):
+        found["RIFE without its finest block"] = {"flow": rife(3)}
+        found["RIFE at half the resolution"] = {"flow": rife(scales=(8, 4, 2, 1))}
     return {name: GuidedModel(**{**model.__dict__, **change}) for name, change in found.items()}
 
 
