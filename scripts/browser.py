@@ -159,7 +159,7 @@ class Canvas:
                     window.app.api.addEventListener(name, () => { window.ended = name }, {once: true}) }"""
         )
         self.page.locator('[data-testid="queue-button"] button, button[data-testid="queue-button"]').first.click()
-        self.page.wait_for_function("window.ended", timeout=300 * SECONDS)
+        self.page.wait_for_function("window.ended", timeout=600 * SECONDS)
         return self.evaluate("window.ended")
 
     # -- help ------------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_a_workflow_opens_by_click_and_by_drop_and_means_what_the_tests_run(
 def test_quickstart_run_from_the_canvas_ends_with_pictures_on_it(canvas: Canvas) -> None:
     canvas.drop(ROOT / "workflows" / "quickstart.json")
     canvas.set_widgets("KSampler", steps=6)
-    canvas.set_widgets("MotionPromptKSampler", steps=6, iterations=2)
+    canvas.set_widgets("MotionPromptKSampler", steps=6, iterations=2, pairs=1)
     assert canvas.run() == "execution_success"
     shown = {"SaveAnimatedWEBP", "MotionPromptReport"}
     canvas.fit()  # what is out of sight is not drawn, and its pictures are not loaded
