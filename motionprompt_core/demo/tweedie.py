@@ -1,4 +1,4 @@
-"""Is a discriminator better that has seen Tweedie's estimates? Trained with and without them, on the demo model.
+r"""Is a discriminator better that has seen Tweedie's estimates? Trained with and without them, on the demo model.
 
     python -m motionprompt_core.demo.tweedie --run runs/demo --out output/tweedie --clips 100 --held-out 24
 
@@ -6,7 +6,8 @@ The paper trains on finished videos but judges blurry estimates. Two discriminat
 `clean` on finished videos, `aware` on those and estimates. auroc.json has how well either judges each step's
 estimates and finished videos, on held-out seeds. What either does as a guide, paired by prompt and seed:
 
-    python -m motionprompt_core evaluate --suite quick --other-discriminator output/tweedie/clean.safetensors
+    python -m motionprompt_core evaluate --suite paper --arms motionprompt "other discriminator" --other-discriminator \
+        output/tweedie/clean.safetensors
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/evidence.md from the committed summaries, so that no figure in it is typed by hand."""
+"""docs/evidence.md from the committed summaries, so that no figure in its tables is typed by hand."""
 
 from __future__ import annotations
 
