@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
+from ..demo import world
 from ..demo.checkpoint import DemoWeights
 from ..demo.pipeline import DemoPipeline
 from ..discriminator import FlowDiscriminator
 from ..flow import FlowModel
+from ..report import GuidanceReport
 from ..settings import GuidanceSettings
 
 
@@ -33,6 +36,21 @@ class Networks:
     others: Mapping[str, FlowDiscriminator] = field(default_factory=dict)
 
 
+def clip_of(seed: int) -> world.Clip:
+    """What a seed's video should show."""
+    return world.random_clip(torch.Generator().manual_seed(seed), fault_share=0)
+
+
+class Rendered(DemoPipeline):
+    """Samples nothing: the clip that the seed's prompt describes, rendered, through the autoencoder and back."""
+
+    def sample(self, prompt: str, seed: int, *_: Any, **__: Any) -> tuple[Tensor, GuidanceReport]:
+        autoencoder = self.weights.autoencoder
+        with torch.no_grad():
+            latents = autoencoder.encode(world.render(clip_of(seed))[0] * 2 - 1) * autoencoder.scale
+            return self.decode(latents).clamp(0, 1), GuidanceReport(state="done", num_steps=0)
+
+
 @dataclass(frozen=True)
 class Arm:
     """One way to make the video.
@@ -46,6 +64,7 @@ class Arm:
         discriminator: name in `Networks.others`; empty for the run's own.
         pipeline, options: another sampler, a subclass of `DemoPipeline`, and its fields.
         step_factor: sampling steps in units of the run's.
+        reference: what a perfect model would have made, no rival; says which way a metric should go.
     """
 
     name: str
@@ -60,6 +79,7 @@ class Arm:
     pipeline: type[DemoPipeline] = DemoPipeline
     options: Mapping[str, Any] = field(default_factory=dict)
     step_factor: float = 1.0
+    reference: bool = False
 
     def sample(self, networks: Networks, prompt: str, seed: int, settings: GuidanceSettings, words: str) -> Tensor:
         """The video, (T, 3, H, W) in [0, 1]."""
@@ -76,6 +96,8 @@ class Arm:
 
 
 PLAIN = Arm("plain", "the prompt as it is", guided=False)
+RENDERED = Arm("rendered", "no model: what the prompt describes, rendered, through the autoencoder", guided=False,
+               pipeline=Rendered, reference=True)
 MOTIONPROMPT = Arm("motionprompt", "MotionPrompt with the run's settings")
 UNOPTIMISED = Arm("unoptimised", "the same tokens at the same steps, never optimised", learn=False)
 

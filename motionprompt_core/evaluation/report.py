@@ -110,6 +110,8 @@ def _cost(summary: dict[str, Any]) -> str:
     """Costs as ratios to a plain video, and the coherence gained per extra one's worth of operations."""
     rows = []
     for name, arm in summary["arms"].items():
+        if arm.get("reference"):
+            continue
         gained = find(summary, name, "plain", "coherence") if name != "plain" else None
         extra = arm.get("flops_ratio", 1.0) - 1
         per_flop = "-" if gained is None or "flops_ratio" not in arm else "no extra cost" if extra < 0.005 else (
@@ -119,7 +121,7 @@ def _cost(summary: dict[str, Any]) -> str:
     if len(rows) < 2:
         return ""
     return "**Cost** of a video, as a ratio to plain.\n\n" + _table(
-        ["", "operations", "processor time (median)", "peak memory besides the weights",
+        ["", "operations", "processor time", "peak memory besides the weights",
          "coherence gained per extra plain video's operations"], rows)
 
 
@@ -128,7 +130,7 @@ def _ahead(summary: dict[str, Any]) -> str:
     arms = summary["arms"]
     if "motionprompt" not in arms or len(arms) < 3:
         return ""
-    others = [name for name in arms if name not in ("plain", "motionprompt")]
+    others = [name for name in arms if name not in ("plain", "motionprompt") and not arms[name].get("reference")]
     found = {name: find(summary, "motionprompt", name, "coherence") for name in others}
     better, worse = ([name for name in others if test(found[name])] for test in (
         lambda d: d["high"] < 0, lambda d: d["low"] > 0))
@@ -185,14 +187,15 @@ def draw(summary: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(names)), list(reversed(names)), fontsize=8)
         axes.set_title(title, fontsize=9)
     middle.set_yticklabels([])
-    counted = all("flops_ratio" in summary["arms"][name] for name in names)
-    for name in names:
+    rivals = [name for name in names if not summary["arms"][name].get("reference")]
+    counted = all("flops_ratio" in summary["arms"][name] for name in rivals)
+    for name in rivals:
         ratio = summary["arms"][name]["flops_ratio" if counted else "time_ratio"]
         gained = find(summary, name, "plain", "coherence")["mean"]
         right.plot(ratio, gained, "o", color="C3" if name == "motionprompt" else "C0")
         right.annotate(name, (ratio, gained), fontsize=7, xytext=(3, 3), textcoords="offset points")
     right.axhline(0, color="0.6", linewidth=1)
-    right.set_xlabel(f"{'operations' if counted else 'processor time (median)'}, ratio to plain", fontsize=8)
+    right.set_xlabel(f"{'operations' if counted else 'processor time'}, ratio to plain", fontsize=8)
     right.set_title("coherence against cost", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})

@@ -22,7 +22,7 @@ from ..discriminator import load_discriminator
 from ..flow import load_flow_model
 from ..metrics import evaluate_video, flow_score, video_flow
 from ..settings import GuidanceSettings
-from .arms import Arm, Networks
+from .arms import Arm, Networks, clip_of
 from .cost import measure
 from .suites import Suite, suite_arms
 
@@ -78,7 +78,7 @@ def network_of(config: RunConfig) -> Networks:
 
 def prompt_of(seed: int) -> tuple[world.Clip, str]:
     """What a seed's video should show, and the prompt for it."""
-    clip = world.random_clip(torch.Generator().manual_seed(seed), fault_share=0)
+    clip = clip_of(seed)
     return clip, world.caption(clip)
 
 
@@ -94,7 +94,7 @@ def _networks(weights: str, flow_model: str, steps: int, other: str) -> Networks
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """The job's line: metrics of the video, what the truth says of it, and times; or operations and memory."""
+    """The job's line: metrics of the video, what the truth says of it, and times; or what such a video costs."""
     config = job.config
     networks = network_of(config)
     arms = suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator))
@@ -145,7 +145,7 @@ def run_suite(config: RunConfig, arms: list[Arm], seeds: int, first_seed: int, o
     Args:
         arms: of the suite; not necessarily all.
         seeds: how many, from `first_seed` on; the seed draws the prompt too.
-        cost: also count every arm's operations and memory.
+        cost: also measure every arm's operations, memory and time, each on its own.
     """
     fingerprint, path = config.fingerprint(), out / "results.jsonl"
     rows = read_lines(path, fingerprint)

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Literal
 
-from .arms import MOTIONPROMPT, PLAIN, UNOPTIMISED, Arm, fixed_word
+from .arms import MOTIONPROMPT, PLAIN, RENDERED, UNOPTIMISED, Arm, fixed_word
 
 Suite = Literal["quick", "paper", "peers", "modes"]
 SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64}
@@ -87,10 +87,10 @@ def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> li
     Raises:
         ValueError: the peers are not there, as in an installed pack.
     """
-    controls = [PLAIN, MOTIONPROMPT, UNOPTIMISED, fixed_word(word)]
+    controls = [PLAIN, MOTIONPROMPT, RENDERED, UNOPTIMISED, fixed_word(word)]
     paper = [*PAPER, PRESERVE, *([OTHER_DISCRIMINATOR] if other_discriminator else [])]
     if suite == "modes":
-        return [PLAIN, MOTIONPROMPT, *MODES]
+        return [PLAIN, MOTIONPROMPT, RENDERED, *MODES]
     if suite == "quick":
         return controls
     if suite == "paper":

@@ -15,10 +15,12 @@ from benchmarks.peers import ARMS as PEERS
 from motionprompt_core.__main__ import main
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.demo.pipeline import DemoPipeline
-from motionprompt_core.evaluation.arms import MOTIONPROMPT, PLAIN, Arm
+from motionprompt_core.demo.truth import read
+from motionprompt_core.evaluation.arms import MOTIONPROMPT, PLAIN, RENDERED, Arm, Networks
 from motionprompt_core.evaluation.cost import measure
 from motionprompt_core.evaluation.evidence import evidence
 from motionprompt_core.evaluation.report import markdown
+from motionprompt_core.evaluation.run import prompt_of
 from motionprompt_core.evaluation.suites import suite_arms
 from motionprompt_core.evaluation.summary import summarise, verdict
 from motionprompt_core.flow import load_flow_model
@@ -123,6 +125,21 @@ def test_names_are_unique_in_every_suite():
     for suite in ("quick", "paper", "peers"):
         names = [arm.name for arm in suite_arms(suite, "smooth", other_discriminator=True)]
         assert len(set(names)) == len(names) and names[:2] == ["plain", "motionprompt"]
+
+
+def test_the_reference_is_no_rival():
+    arms = [PLAIN, MOTIONPROMPT, RENDERED, Arm("other", "no better")]
+    text = markdown(summarise(rows_of({"plain": 0, "motionprompt": 0.01, "rendered": 1.0, "other": 0}), arms, CONFIG))
+    assert "More coherent than MotionPrompt, by an interval that leaves out 0: none. Less coherent: other." in text
+    assert text.count("| rendered |") == 3  # differences to plain, twice, and to MotionPrompt; no cost
+
+
+def test_the_reference_shows_what_the_prompt_says(weights):
+    flow = load_flow_model("gradient")
+    networks = Networks(weights, flow, None, flow)
+    for seed in range(3):
+        clip, prompt = prompt_of(seed)
+        assert all(read(RENDERED.sample(networks, prompt, seed, GuidanceSettings(), "")).matches(clip).values())
 
 
 def test_cost_counts_the_backward_pass_and_the_memory_alive_at_once():
