@@ -20,6 +20,9 @@ from ..motionprompt_core.settings import (
 from .host.schema import DiscriminatorType, FlowModelType, make, slider
 
 _DEFAULT = GuidanceSettings()
+# Of new nodes. Workflows from before there were modes mean "exact", which is what settings without one say, and what
+# web/motionprompt.js sets when it opens them.
+_MODE = "balanced"
 
 
 def model_inputs() -> list[Any]:
@@ -251,7 +254,7 @@ def advanced() -> list[Any]:
         ),
         _choice(
             "mode",
-            d.mode,
+            _MODE,
             MODES,
             "How much is computed for the guidance. exact: the paper's way, one evaluation per iteration. balanced: "
             "one evaluation per guided step serves all iterations, for about half of the extra time. fast: the same "

@@ -141,7 +141,8 @@ def compare_settings(graph: Graph) -> None:
         )
         prompt = graph.add("PrimitiveStringMultiline", "Prompt", value=demo["prompt"], room=90)
         plain = graph.add("CLIPTextEncode", "Plain prompt", text=prompt[0], clip=model["clip"])
-        positive = graph.add("MotionPromptConditioning", text=prompt[0], clip=model["clip"], green=True)
+        words = {**demo["tokens"], "text": prompt[0]}
+        positive = graph.add("MotionPromptConditioning", clip=model["clip"], green=True, **words)
         negative = graph.add("CLIPTextEncode", "Negative prompt", text="", clip=model["clip"])
         latent = graph.add("EmptyLatentImage", "16 frames of 128 x 128", width=128, height=128, batch_size=16)
     with graph.column("Compare", 300, "#3f789e"):
@@ -268,12 +269,14 @@ def _look(graph: Graph, parts: Mapping[str, Any], latent: Output, prefix: str) -
 
 
 def _demo_settings(object_info: Mapping[str, Any]) -> dict[str, Any]:
-    """Prompt, sampling and guidance of quickstart.json, so that both tell the same story."""
+    """Prompt, tokens, sampling and guidance of quickstart.json, so that both tell the same story."""
     prompt = ui_to_api(load_workflow(WORKFLOWS / "quickstart.json"), object_info)
     by_type = {node["class_type"]: node["inputs"] for node in prompt.values()}
     values = {name: value for name, value in by_type["MotionPromptKSampler"].items() if not isinstance(value, list)}
     sampling = {name: values.pop(name) for name in (*SAMPLING, "denoise")}
-    return {"prompt": by_type["PrimitiveStringMultiline"]["value"], "sampling": sampling, "guidance": values}
+    tokens = {name: value for name, value in by_type["MotionPromptConditioning"].items() if not isinstance(value, list)}
+    return {"prompt": by_type["PrimitiveStringMultiline"]["value"], "tokens": tokens, "sampling": sampling,
+            "guidance": values}
 
 
 def main(names: list[str]) -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..demo import world
-from ..demo.fidelity import FIRST_SEED, STEPS, Moment
+from ..demo.fidelity import FIRST_SEED, STEPS, WORDS, Moment
 from ..demo.pipeline import DemoPipeline, load_pipeline
 from ..flow import RifeFlow
 from ..guidance import GuidedModel, draw_pairs, motion_loss
@@ -27,15 +27,15 @@ from ..settings import GuidanceSettings
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 
 
-def moments(pipeline: DemoPipeline, seed: int) -> list[Moment]:
-    """The steps of one unguided video."""
+def moments(pipeline: DemoPipeline, seed: int, cfg: bool) -> list[Moment]:
+    """The steps of one unguided video; `cfg` has the loss look at the estimate with CFG."""
     prompt, found = world.caption(world.random_clip(torch.Generator().manual_seed(seed), fault_share=0)), []
     context, negative = pipeline.embed(prompt), pipeline.embed(pipeline.negative)
     x, times = pipeline.noise(seed), pipeline.timesteps()
     for step, t in enumerate(times[: max(STEPS) + 1]):
-        if step in STEPS:
-            found.append(Moment(pipeline, x, t, prompt))
         uncond, cond = (pipeline.predict_x0(x, t, c) for c in (negative, context))
+        if step in STEPS:
+            found.append(Moment(pipeline, x, t, prompt, uncond if cfg else None))
         x = pipeline.ddim(x, torch.lerp(uncond, cond, pipeline.cfg), t, times[step + 1])
     return found
 
@@ -79,7 +79,8 @@ def gradients(moment: Moment, rows: Tensor, pair: tuple[int, int], settings: Gui
         x0 = moment.model.predict_x0(moment.model.encode({"l": rows}))
         for name, model in ways(moment.model, moment.pipeline).items():
             leaf = x0.detach().requires_grad_()
-            (for_x0,) = torch.autograd.grad(motion_loss(model, leaf, [pair], settings).total, leaf)
+            mixed = leaf if model.mix is None else model.mix(leaf)
+            (for_x0,) = torch.autograd.grad(motion_loss(model, mixed, [pair], settings).total, leaf)
             (found[name],) = torch.autograd.grad(x0, rows, for_x0, retain_graph=True)
     return found
 
@@ -93,9 +94,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     pipeline, settings = load_pipeline(WEIGHTS), GuidanceSettings(**args.settings)
-    rows, found = pipeline.initial_tokens("authentic"), []
+    rows, found = pipeline.initial_tokens(WORDS), []
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        for moment in moments(pipeline, seed):
+        for moment in moments(pipeline, seed, settings.loss_on == "cfg"):
             pair = draw_pairs(pipeline.frames, settings, torch.Generator().manual_seed(seed))[0]
             found.append(gradients(moment, rows, pair, settings))
             print(seed, moment.t, {name: round(_cosine(g, found[-1]["exact"]), 3) for name, g in found[-1].items()})

@@ -29,20 +29,23 @@ from .pipeline import DemoPipeline, load_pipeline
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 FIRST_SEED = 50_000  # the discriminator's training begins at 10,000
-STEPS = (3, 6)
+STEPS = (8, 12, 16)  # of those that the quickstart guides
+WORDS = "smooth"
 
 
 class Moment:
-    """The demo model at one step of one video."""
+    """The demo model at one step of one video. `uncond` (F, 4, h, w) is the negative prompt's estimate, for CFG."""
 
-    def __init__(self, pipeline: DemoPipeline, x: Tensor, t: int, prompt: str):
+    def __init__(self, pipeline: DemoPipeline, x: Tensor, t: int, prompt: str, uncond: Tensor | None = None):
         self.pipeline, self.x, self.t, self.prompt = pipeline, x, t, prompt
         unet = pipeline.weights.unet
         self.early = (unet.down0, unet.down1, unet.down2)
         assert pipeline.flow is not None
         self.model = GuidedModel(
             lambda rows: pipeline.embed(prompt, rows["l"]), lambda c: pipeline.predict_x0(x, t, c), pipeline.decode,
-            pipeline.flow, pipeline.discriminator, late=lambda: constant_layers(self.early),
+            pipeline.flow, pipeline.discriminator,
+            mix=None if uncond is None else lambda x0: torch.lerp(uncond, x0, pipeline.cfg),
+            late=lambda: constant_layers(self.early),
         )
 
     def some_frames(self, frames: list[int]) -> Callable[[Tensor], Tensor]:
@@ -69,7 +72,8 @@ class Moment:
             model = GuidedModel(**{**model.__dict__, "decode": self.half_size})
         rows = rows.clone().requires_grad_()
         with torch.enable_grad(), constant_layers(self.early if way == "late layers" else ()):
-            loss = motion_loss(model, predict(model.encode({"l": rows})), [pair], settings)
+            x0 = predict(model.encode({"l": rows}))
+            loss = motion_loss(model, x0 if model.mix is None else model.mix(x0), [pair], settings)
             return torch.autograd.grad(loss.total, rows)[0]
 
     def move(self, rows: Tensor, settings: GuidanceSettings, seed: int) -> Tensor:
@@ -95,7 +99,7 @@ GRADIENTS = ("late layers", "8 frames", "4 frames", "half-size decoding")
 def compare(pipeline: DemoPipeline, seed: int, settings: GuidanceSettings) -> list[dict[str, Any]]:
     """Cosines of the cheaper ways with the exact one, and ratios of lengths, at some steps of one video."""
     clip = world.random_clip(torch.Generator().manual_seed(seed), fault_share=0)
-    prompt, rows, found = world.caption(clip), pipeline.initial_tokens("authentic"), []
+    prompt, rows, found = world.caption(clip), pipeline.initial_tokens(WORDS), []
     moments: list[tuple[int, int, Tensor]] = []
 
     class Watching(DemoPipeline):
@@ -107,7 +111,8 @@ def compare(pipeline: DemoPipeline, seed: int, settings: GuidanceSettings) -> li
     watching = Watching(**{key: pipeline.__dict__[key] for key in DemoPipeline.__dataclass_fields__})
     watching.denoise(pipeline.noise(seed), prompt, seed)
     for step, t, x in moments:
-        moment = Moment(pipeline, x, t, prompt)
+        uncond = pipeline.predict_x0(x, t, pipeline.embed(pipeline.negative)) if settings.loss_on == "cfg" else None
+        moment = Moment(pipeline, x, t, prompt, uncond)
         pair = draw_pairs(len(x), settings, torch.Generator().manual_seed(seed))[0]
         exact = moment.gradient(rows, pair, settings, "exact")
         row: dict[str, Any] = {"seed": seed, "step": step}

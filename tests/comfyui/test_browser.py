@@ -161,6 +161,10 @@ def test_a_workflow_saved_by_an_older_version_opens_with_its_values(canvas: Canv
     }
     for node, item in then.items():
         assert {name: now[node]["inputs"][name] for name in item["inputs"]} == item["inputs"], item["class_type"]
+    (guided,) = (item for item in now.values() if item["class_type"] == "MotionPromptKSampler")
+    assert guided["inputs"]["mode"] == "exact", "there were no modes then"
+    added = "() => LiteGraph.createNode('MotionPromptKSampler').widgets.find(w => w.name === 'mode').value"
+    assert canvas.evaluate(added) == "balanced"
 
 
 def test_help_is_in_the_users_language(canvas: Canvas) -> None:

@@ -215,7 +215,8 @@ def test_a_workflow_without_the_mode_runs_as_before(tiny):
     node = tiny.comfy.node("MotionPromptKSampler")
     names = [*node.INPUT_TYPES()["required"], *node.INPUT_TYPES()["optional"]]
     assert names[-1] == "mode"
-    assert tiny.comfy.module("motionprompt_core.settings").GuidanceSettings().mode == "exact"
+    assert node.INPUT_TYPES()["optional"]["mode"][1]["default"] == "balanced"  # of new nodes
+    assert tiny.comfy.module("nodes.options").settings_from({}).mode == "exact"
 
 
 def test_the_cost_is_told_before_sampling(tiny):

@@ -11,7 +11,7 @@ from tests.comfyui.inprocess import InProcessComfy
 
 TEXT = "a (red:1.2) ball rolling"
 # Two guided steps of four, one iteration each: the least that shows everything.
-GUIDED = {"window_start": 0.0, "window_end": 0.5, "iterations": 1}
+GUIDED = {"window_start": 0.0, "window_end": 0.5, "iterations": 1, "mode": "exact"}
 
 
 class Tiny:
