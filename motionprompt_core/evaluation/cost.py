@@ -7,17 +7,13 @@ from collections.abc import Callable
 
 from ..bench.measure import measure as count
 
-RUNS = 2
-
 
 def measure(work: Callable[[], object]) -> dict[str, float]:
     """What `work` takes: "flops", of matrix products, convolutions and attention, the backward pass included; "memory",
     the peak of the tensors alive in it, in bytes, without what was there before (the weights); "cpu_seconds", the
-    processor time of the fastest of `RUNS`, which other programs on the machine disturb least."""
+    processor time of doing it once more without counting."""
     cost = count(work)[1]
-    seconds = []
-    for _ in range(RUNS):
-        start = time.process_time()
-        work()
-        seconds.append(time.process_time() - start)
-    return {"flops": cost.flops, "memory": cost.peak, "cpu_seconds": min(seconds)}
+    start = time.process_time()
+    work()
+    seconds = time.process_time() - start
+    return {"flops": cost.flops, "memory": cost.peak, "cpu_seconds": seconds}
