@@ -79,6 +79,6 @@ def cost_ratio(
     evaluations = 1 if economy.pooled else settings.iterations
     step = evaluations * (1 + backward + (again + windows if checkpointed else 0.0))
     step += pair * settings.pairs * settings.iterations
-    step += (settings.loss_on == "cfg" and uncond) + (settings.preserve_motion > 0)
+    step += (settings.loss_on == "cfg" and uncond) + settings.needs_unguided
     plain = num_steps * (2 if uncond else 1)
     return 1 + (len(guided) * step + 1) / plain

@@ -26,7 +26,7 @@ from torch import Tensor
 from .autograd import backward_scaled
 from .decoding import Decoder, count_frames, decode_frames
 from .economy import ECONOMIES
-from .losses import adversarial_loss, embedding_regulariser, motion_floor, total_variation
+from .losses import adversarial_loss, detail_floor, embedding_regulariser, motion_floor, total_variation
 from .report import FlowSample, IterationReport, StepReport
 from .settings import GuidanceSettings
 from .tokens import LearnableTokens
@@ -68,7 +68,7 @@ class GuidedModel:
 
 @dataclass
 class MotionLoss:
-    """l1 * disc + l2 * TV of some pairs' flow (and the motion's floor), its parts, and the flow (B, 2, H, W) itself."""
+    """l1 * disc + l2 * TV of some pairs' flow (and the floors), its parts, and the flow (B, 2, H, W) itself."""
 
     total: Tensor
     disc: Tensor | None
@@ -76,6 +76,7 @@ class MotionLoss:
     phi: Tensor | None
     flow: Tensor
     floor: Tensor | None = None
+    detail: Tensor | None = None
 
     def detached(self) -> MotionLoss:
         """The same numbers, cut off from their graph."""
@@ -119,7 +120,8 @@ def motion_loss(
 
     Args:
         x0: clean latents (F, C, h, w). pairs: which frames to look at, of those that the latents decode to.
-        unguided: the same from the tokens as they began, whose motion `preserve_motion` keeps.
+        unguided: the same from the tokens as they began, whose motion `preserve_motion` keeps, and whose detail
+            `preserve_detail` does.
     """
     frames = decode_frames(model.decode, x0, [frame for pair in pairs for frame in pair])
     model.check()
@@ -136,15 +138,19 @@ def motion_loss(
     if settings.lambda_tv > 0:
         tv = total_variation(flow, reduction=settings.tv_reduction)
         total = total + settings.lambda_tv * tv
-    floor = None
-    if unguided is not None and settings.preserve_motion > 0:
+    floor = detail = None
+    if unguided is not None:
         with torch.no_grad():
-            still = decode_frames(model.decode, unguided, [frame for pair in pairs for frame in pair])
-            reference = model.flow(still[0::2], still[1::2])
+            as_begun = decode_frames(model.decode, unguided, [frame for pair in pairs for frame in pair])
+            reference = model.flow(as_begun[0::2], as_begun[1::2]) if settings.preserve_motion > 0 else None
         model.check()
-        floor = motion_floor(flow, reference)
-        total = total + settings.preserve_motion * floor
-    return MotionLoss(total, disc, tv, phi, flow, floor)
+        if reference is not None:
+            floor = motion_floor(flow, reference)
+            total = total + settings.preserve_motion * floor
+        if settings.preserve_detail > 0:
+            detail = detail_floor(frames, as_begun)
+            total = total + settings.preserve_detail * detail
+    return MotionLoss(total, disc, tv, phi, flow, floor, detail)
 
 
 class PromptOptimiser:
@@ -194,7 +200,7 @@ class PromptOptimiser:
         pairs: list[list[tuple[int, int]]] | None = None
         first: tuple[tuple[int, int], Tensor] | None = None
         try:
-            unguided = self._unguided(model) if self.settings.preserve_motion > 0 else None
+            unguided = self._unguided(model) if self.settings.needs_unguided else None
             for _ in range(1 if self.economy.pooled else self.settings.iterations):
                 pairs = None if self.settings.resample_pairs else pairs
                 loss, pairs = self._iterate(model, step, adam, pairs, unguided)
@@ -252,10 +258,10 @@ class PromptOptimiser:
             _require_finite(gradient, "gradient of the loss for the tokens")
         norm = self._move(adam, gradients)
         drift, cosine = self.tokens.drift()
-        parts = (loss.disc, loss.tv, reg, loss.phi, loss.floor)
-        disc, tv, reg, phi, floor = (None if part is None else float(part.detach()) for part in parts)
+        parts = (loss.disc, loss.tv, reg, loss.phi, loss.floor, loss.detail)
+        disc, tv, reg, phi, *floors = (None if part is None else float(part.detach()) for part in parts)
         seen = [pair for group in pairs for pair in group]
-        step.iterations.append(IterationReport(float(total), disc, tv, reg, phi, norm, drift, cosine, seen, floor))
+        step.iterations.append(IterationReport(float(total), disc, tv, reg, phi, norm, drift, cosine, seen, *floors))
         model.check()
         return loss, pairs
 

@@ -1,4 +1,4 @@
-"""The three terms of the objective that the learnable tokens T minimise, and an optional fourth, a floor of motion:
+"""The three terms of the objective that the learnable tokens T minimise, and two optional floors, of motion and detail:
 
     l1 * log(1 - phi(f)) + l2 * TV_L1(f) + l3 * ||T - T0||^2
 
@@ -61,6 +61,24 @@ def motion_floor(flow: Tensor, reference: Tensor) -> Tensor:
     """
     speeds = [f.square().sum(1).add(1e-6).sqrt().flatten(1).mean(1) for f in (flow, reference.detach())]
     return (1 - speeds[0] / speeds[1]).clamp(min=0).mean()
+
+
+def detail_floor(frames: Tensor, reference: Tensor) -> Tensor:
+    """max(0, 1 - d / d_ref) of the detail d of each frame and its reference (N, 3, H, W), averaged over N; d is the
+    standard deviation of the luma's Laplacian.
+
+    Not in the paper: smooth flow is also had by a blurred picture. 0 for frames no softer than the reference, 1 for
+    plain ones.
+    """
+    detail = [laplacian(f).flatten(1).var(1).add(1e-8).sqrt() for f in (frames, reference.detach())]
+    return (1 - detail[0] / detail[1]).clamp(min=0).mean()
+
+
+def laplacian(frames: Tensor) -> Tensor:
+    """Laplacian of the luma of frames (N, 3, H, W), inner pixels only: (N, 1, H - 2, W - 2)."""
+    luma = (frames * frames.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    kernel = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).view(1, 1, 3, 3)
+    return F.conv2d(luma, kernel)
 
 
 def embedding_regulariser(tokens: Tensor, initial: Tensor) -> Tensor:

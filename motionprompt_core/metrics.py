@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .discriminator import FlowDiscriminator
 from .flow import FlowModel
+from .losses import laplacian
 from .rife import warp
 
 # A video whose fastest pixels move less than this share of its shorter side per frame (0.25 px of 256) stands still.
@@ -266,10 +266,7 @@ def flow_acceleration(flow: Tensor) -> float:
 
 def sharpness(frames: Tensor) -> float:
     """Variance of the Laplacian of the 8-bit luma, mean over the frames: the usual measure of focus."""
-    video = as_video(frames, at_least=1) * 255
-    luma = (video * video.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    kernel = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).view(1, 1, 3, 3)
-    return F.conv2d(luma, kernel).flatten(1).var(1).mean().item()
+    return laplacian(as_video(frames, at_least=1) * 255).flatten(1).var(1).mean().item()
 
 
 def discriminator_score(

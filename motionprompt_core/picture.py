@@ -26,7 +26,7 @@ def draw_report(report: GuidanceReport) -> Tensor:
     figure, pixels = _canvas(12, 7)
     losses, phi, drift, before, after, text = figure.subplots(2, 3).flat
     iterations = [(step, iteration) for step in report.steps for iteration in step.iterations]
-    _curves(losses, iterations, ("loss", "disc", "tv", "reg", "floor"), "loss and its parts")
+    _curves(losses, iterations, ("loss", "disc", "tv", "reg", "floor", "detail"), "loss and its parts")
     _curves(phi, iterations, ("phi",), "phi: how real the motion looks")
     _curves(drift, iterations, ("drift",), "token drift ||T - T0||")
     _flow(before, after, report.flow[-1] if report.flow else None)

@@ -23,6 +23,7 @@ class IterationReport:
         cosine: mean cosine of T with T0 after the iteration.
         pairs: the frame pairs that were looked at.
         floor: the part of their motion, 0 to 1, that was lost against the tokens as they began; None if not asked for.
+        detail: the same of the frames' fine detail.
     """
 
     loss: float
@@ -35,6 +36,7 @@ class IterationReport:
     cosine: float
     pairs: list[tuple[int, int]]
     floor: float | None = None
+    detail: float | None = None
 
 
 @dataclass

@@ -62,6 +62,9 @@ class GuidanceSettings:
         mode: "exact" is the paper's loop, K evaluations per guided step. "balanced" looks at the pairs of all K
             iterations in one evaluation and makes one larger move. "fast" does the same with the
             gradient of the denoiser's late layers only. docs/cost.md compares them.
+        preserve_detail: weight of a floor under the detail, so that motion is not made smooth by blur: each frame
+            should be no softer than with the tokens as they began, at the same step. 0 is the paper; above it a guided
+            step costs one more evaluation (the same one as `preserve_motion`'s), and an iteration one more decoding.
     """
 
     strength: float = 1.0
@@ -90,6 +93,7 @@ class GuidanceSettings:
     checkpointing: Literal["auto", "on", "off"] = "auto"
     preserve_motion: float = 0.0
     mode: Literal["exact", "balanced", "fast"] = "exact"
+    preserve_detail: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, 0, 10, "0 switches the guidance off")
@@ -120,7 +124,13 @@ class GuidanceSettings:
         check_integer("pairs", self.pairs, 1, 1000, "the paper's reading is 1")
         check_integer("max_gap", self.max_gap, 0, 100000, "0 lets a pair lie any distance apart")
         check_number("preserve_motion", self.preserve_motion, 0, 1e6, "0 lets the motion shrink")
+        check_number("preserve_detail", self.preserve_detail, 0, 1e6, "0 lets the picture soften")
         check_number("grad_clip", self.grad_clip, 0, 1e9, "0 does not clip")
+
+    @property
+    def needs_unguided(self) -> bool:
+        """A guided step looks at what the tokens as they began would have made as well."""
+        return self.preserve_motion > 0 or self.preserve_detail > 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -260,6 +260,18 @@ def advanced() -> list[Any]:
             "one evaluation per guided step serves all iterations, for about half of the extra time. fast: the same "
             "with a coarser gradient, for the least time and memory.",
         ),
+        slider(
+            "preserve_detail",
+            d.preserve_detail,
+            0.0,
+            10.0,
+            0.1,
+            "Keeps the picture from being softened: a penalty for every frame that has less fine detail than with the "
+            "initial words. Raise it if guided videos come out blurred; 0 is off and saves one evaluation per guided "
+            "step, as preserve_motion does.",
+            round=0.001,
+            optional=True,
+        ),
     ]
 
 

@@ -214,7 +214,7 @@ def test_balanced_moves_the_tokens_as_exact_does(tiny):
 def test_a_workflow_without_the_mode_runs_as_before(tiny):
     node = tiny.comfy.node("MotionPromptKSampler")
     names = [*node.INPUT_TYPES()["required"], *node.INPUT_TYPES()["optional"]]
-    assert names[-1] == "mode"
+    assert names[-2:] == ["mode", "preserve_detail"]  # by position: what is new goes to the end
     assert node.INPUT_TYPES()["optional"]["mode"][1]["default"] == "balanced"  # of new nodes
     assert tiny.comfy.module("nodes.options").settings_from({}).mode == "exact"
 

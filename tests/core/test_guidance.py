@@ -10,6 +10,7 @@ import torch
 from motionprompt_core.discriminator import DiscriminatorConfig, FlowDiscriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.guidance import GuidedModel, PromptOptimiser, draw_pairs, motion_loss
+from motionprompt_core.losses import laplacian
 from motionprompt_core.report import StepReport
 from motionprompt_core.settings import GuidanceSettings
 from motionprompt_core.tokens import LearnableTokens
@@ -231,3 +232,24 @@ def test_preserve_motion_keeps_what_smoothness_would_slow_down(model):
     assert floors[0.0] == [None] * 30
     assert floors[20.0][0] == pytest.approx(0, abs=1e-5)  # the tokens are still those that it compares with
     assert all(0 <= floor < 1 for floor in floors[20.0]) and any(floors[20.0])
+
+
+def detail(model, rows):
+    with torch.no_grad():
+        return laplacian(model.decode(model.predict_x0(model.encode(rows)))).flatten(1).std(1).mean()
+
+
+def test_preserve_detail_keeps_what_smoothness_would_blur(model):
+    start = detail(model, fresh_tokens().rows)
+    details, lost = {}, {}
+    for weight in (0.0, 20.0):
+        settings = GuidanceSettings(
+            lambda_disc=0, lambda_tv=10, lambda_reg=0, iterations=30, learning_rate=0.05, pairs=4, max_gap=1,
+            preserve_detail=weight,
+        )
+        tokens, [report], _ = run(model, settings)
+        details[weight], lost[weight] = detail(model, tokens.rows), [i.detail for i in report.iterations]
+    print(start, details)
+    assert details[0.0] < 0.8 * start < 0.9 * start < details[20.0]
+    assert lost[0.0] == [None] * 30
+    assert lost[20.0][0] == pytest.approx(0, abs=1e-5) and any(lost[20.0])

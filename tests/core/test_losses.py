@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from motionprompt_core.losses import adversarial_loss, embedding_regulariser, motion_floor, total_variation
+from motionprompt_core.flow import gaussian_blur
+from motionprompt_core.losses import (
+    adversarial_loss,
+    detail_floor,
+    embedding_regulariser,
+    motion_floor,
+    total_variation,
+)
 
 FORMS = ("saturating", "non_saturating")
 
@@ -110,3 +117,13 @@ def test_the_motion_floor_is_the_share_of_speed_that_was_lost():
     motion_floor(slow, reference).backward()
     assert (slow.grad * slow).sum() < 0  # against the gradient is faster
     assert motion_floor(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)).item() == 0  # nothing to lose
+
+
+def test_the_detail_floor_is_the_share_of_detail_that_was_lost():
+    frames = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for contrast, loss in ((0.25, 0.75), (1.0, 0.0), (2.0, 0.0)):
+        assert detail_floor(frames * contrast + 0.1, frames).item() == pytest.approx(loss, abs=1e-3)
+    soft = gaussian_blur(frames, 0.5).requires_grad_()
+    assert 0.1 < detail_floor(soft, frames).item() < 0.9
+    assert torch.autograd.gradcheck(lambda x: detail_floor(x, frames), soft)
+    assert detail_floor(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)).item() == 0  # nothing to lose

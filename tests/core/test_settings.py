@@ -35,6 +35,7 @@ def test_defaults_survive_json():
         ("every", True),
         ("checkpointing", "yes"),
         ("preserve_motion", -1.0),
+        ("preserve_detail", -1.0),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_expected(name, value):
