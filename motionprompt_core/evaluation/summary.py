@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from statistics import fmean, pstdev
 from typing import Any
@@ -21,7 +22,8 @@ KEPT: dict[str, int] = {
     "direction": 0,
 }
 METRICS = {**QUALITY, **KEPT}
-# What `coherence` is the mean of, each in standard deviations of the plain videos, signed so that more is better.
+# What `coherence` is the mean of, each in standard deviations of the plain videos, signed so that more is better; one
+# that hardly varies is left out, see `varies`.
 COHERENCE = ("temporal_flickering", "motion_smoothness", "warping_error", "permanence")
 
 Table = dict[str, dict[int, dict[str, Any]]]
@@ -44,11 +46,20 @@ def add_coherence(videos: Table, seeds: list[int]) -> None:
     for metric in COHERENCE:
         values = [videos["plain"][seed][metric] for seed in seeds]
         scales[metric] = fmean(values), pstdev(values)
-    used = [metric for metric in COHERENCE if scales[metric][1] > 0]
+    used = [metric for metric in COHERENCE if varies([videos["plain"][seed][metric] for seed in seeds])]
     for found in videos.values():
         for seed in seeds:
             parts = [METRICS[m] * (found[seed][m] - scales[m][0]) / scales[m][1] for m in used]
             found[seed]["coherence"] = fmean(parts) if parts else 0.0
+
+
+def varies(values: list[float]) -> bool:
+    """Whether the values have a spread to measure by: at least a tenth of them differ from the commonest.
+
+    Permanence is 1 in nearly every video. In units of a deviation that one frame of one video makes, the next frame
+    that is lost anywhere would outweigh everything else.
+    """
+    return Counter(values).most_common(1)[0][1] <= 0.9 * len(values)
 
 
 def difference(videos: Table, seeds: list[int], arm: str, against: str, metric: str) -> dict[str, Any]:

@@ -106,6 +106,17 @@ def test_the_summary_finds_a_gain_smaller_than_the_spread_of_seeds():
     assert "*-0.002 [-0.002, -0.002]*" in text  # motion that should have stayed
 
 
+def test_a_metric_at_its_ceiling_is_no_unit_of_coherence():
+    arms = [PLAIN, MOTIONPROMPT]
+    rows = rows_of({"plain": 0, "motionprompt": 0.002})
+    as_it_was = summarise(rows, arms, CONFIG)["arms"]["motionprompt"]["means"]["coherence"]
+    for row in rows:  # one video of each arm loses its sprite: nothing to count in, but reported
+        if row["seed"] == 5:
+            row["permanence"] = 0.9 if row["arm"] == "plain" else 0.5
+    means = summarise(rows, arms, CONFIG)["arms"]["motionprompt"]["means"]
+    assert means["coherence"] == pytest.approx(as_it_was) and means["permanence"] == pytest.approx(1 - 0.5 / 12)
+
+
 def test_seeds_that_an_arm_has_not_got_are_left_out():
     rows = [row for row in rows_of({"plain": 0, "motionprompt": 0.1}) if (row["arm"], row["seed"]) != ("plain", 3)]
     assert summarise(rows, [PLAIN, MOTIONPROMPT], CONFIG)["seeds"] == 11
