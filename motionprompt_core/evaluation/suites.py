@@ -68,7 +68,10 @@ PAPER = (
     Arm('word "the"', 'initial word "the" instead of "authentic"', words="the"),
 )
 OTHER_DISCRIMINATOR = Arm("other discriminator", "guided by the second discriminator", discriminator="other")
-PRESERVE = Arm("preserve motion", "MotionPrompt with preserve_motion 1", settings={"preserve_motion": 1.0})
+PRESERVE = (
+    Arm("preserve motion", "MotionPrompt with preserve_motion 5", settings={"preserve_motion": 5.0}),
+    Arm("no preserve_detail", "MotionPrompt with preserve_detail 0", settings={"preserve_detail": 0.0}),
+)
 
 MODES = (
     Arm("balanced", "one evaluation per guided step", settings={"mode": "balanced"}),
@@ -88,7 +91,7 @@ def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> li
         ValueError: the peers are not there, as in an installed pack.
     """
     controls = [PLAIN, MOTIONPROMPT, RENDERED, UNOPTIMISED, fixed_word(word)]
-    paper = [*PAPER, PRESERVE, *([OTHER_DISCRIMINATOR] if other_discriminator else [])]
+    paper = [*PAPER, *PRESERVE, *([OTHER_DISCRIMINATOR] if other_discriminator else [])]
     if suite == "modes":
         return [PLAIN, MOTIONPROMPT, RENDERED, *MODES]
     if suite == "quick":
@@ -102,4 +105,4 @@ def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> li
             "the suite peers is in the folder benchmarks of the repository and not in the installed pack: "
             "run the command in a checkout's top folder."
         ) from error
-    return [*controls, PRESERVE, *peers.ARMS]
+    return [*controls, *PRESERVE, *peers.ARMS]
