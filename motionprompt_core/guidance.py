@@ -65,6 +65,10 @@ class GuidedModel:
     half: bool = False
     late: Callable[[], AbstractContextManager[None]] | None = None
 
+    def mixed(self, x0: Tensor) -> Tensor:
+        """The estimate as the loss is to see it: mixed with the negative prompt's, if there is a `mix`."""
+        return x0 if self.mix is None else self.mix(x0)
+
 
 @dataclass
 class MotionLoss:
@@ -278,7 +282,7 @@ class PromptOptimiser:
         losses, gradient = [], None
         for pairs in groups:
             leaf = x0.requires_grad_()
-            loss = motion_loss(model, leaf if model.mix is None else model.mix(leaf), pairs, self.settings, unguided)
+            loss = motion_loss(model, model.mixed(leaf), pairs, self.settings, unguided)
             _require_finite(loss.total, "loss")
             if loss.total.requires_grad:
                 (found,) = torch.autograd.grad(loss.total, leaf)
@@ -325,13 +329,13 @@ class PromptOptimiser:
         """Clean latents from the tokens as they began."""
         x0 = model.predict_x0(model.encode(self.tokens.initial))
         model.check()
-        return x0 if model.mix is None else model.mix(x0)
+        return model.mixed(x0)
 
     @torch.no_grad()
     def _compare(self, model: GuidedModel, step: int, pair: tuple[int, int], before: Tensor) -> FlowSample:
         x0 = model.predict_x0(model.encode(self.tokens.rows))
         model.check()
-        x0 = x0 if model.mix is None else model.mix(x0)
+        x0 = model.mixed(x0)
         frames = decode_frames(model.decode, x0, list(pair))
         model.check()
         return FlowSample(step, pair, before, model.flow(frames[:1], frames[1:])[0].float().cpu())

@@ -79,8 +79,7 @@ def gradients(moment: Moment, rows: Tensor, pair: tuple[int, int], settings: Gui
         x0 = moment.model.predict_x0(moment.model.encode({"l": rows}))
         for name, model in ways(moment.model, moment.pipeline).items():
             leaf = x0.detach().requires_grad_()
-            mixed = leaf if model.mix is None else model.mix(leaf)
-            (for_x0,) = torch.autograd.grad(motion_loss(model, mixed, [pair], settings).total, leaf)
+            (for_x0,) = torch.autograd.grad(motion_loss(model, model.mixed(leaf), [pair], settings).total, leaf)
             (found[name],) = torch.autograd.grad(x0, rows, for_x0, retain_graph=True)
     return found
 

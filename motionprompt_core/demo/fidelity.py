@@ -73,7 +73,7 @@ class Moment:
         rows = rows.clone().requires_grad_()
         with torch.enable_grad(), constant_layers(self.early if way == "late layers" else ()):
             x0 = predict(model.encode({"l": rows}))
-            loss = motion_loss(model, x0 if model.mix is None else model.mix(x0), [pair], settings)
+            loss = motion_loss(model, model.mixed(x0), [pair], settings)
             return torch.autograd.grad(loss.total, rows)[0]
 
     def move(self, rows: Tensor, settings: GuidanceSettings, seed: int) -> Tensor:

@@ -78,6 +78,10 @@ class DemoPipeline:
         x = a.sqrt() * x0 + (1 - a).sqrt() * torch.randn(x0.shape, generator=generator)
         return torch.lerp(self.predict_x0(x, t, negative), self.predict_x0(x, t, context), self.cfg)
 
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames (N, 3, H, W) in [0, 1] -> latents (N, 4, h, w); `decode`'s inverse as far as there is one."""
+        return self.weights.autoencoder.encode(frames * 2 - 1) * self.weights.autoencoder.scale
+
     def decode(self, x0: Tensor) -> Tensor:
         """Latents (N, 4, h, w) -> frames (N, 3, H, W), nominally in [0, 1], not clamped."""
         return self.weights.autoencoder.decode(x0 / self.weights.autoencoder.scale) / 2 + 0.5

@@ -63,11 +63,11 @@ def estimates_of_seed(pipeline: DemoPipeline, seed: int) -> dict[str, Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     clip = world.random_clip(generator, fault_share=0)
-    prompt, autoencoder = world.caption(clip), pipeline.weights.autoencoder
+    prompt = world.caption(clip)
     context, negative = pipeline.embed(prompt), pipeline.embed(pipeline.negative)
     found: dict[str, Tensor] = {}
     for side, shown in (("real", clip), ("faulty", faulty_twin(clip, generator))):
-        latents = autoencoder.encode(world.render(shown)[0] * 2 - 1) * autoencoder.scale
+        latents = pipeline.encode(world.render(shown)[0])
         found[f"{side}.finished"] = latents
         for step in STEPS:
             t = pipeline.timesteps()[step]

@@ -45,9 +45,8 @@ class Rendered(DemoPipeline):
     """Samples nothing: the clip that the seed's prompt describes, rendered, through the autoencoder and back."""
 
     def sample(self, prompt: str, seed: int, *_: Any, **__: Any) -> tuple[Tensor, GuidanceReport]:
-        autoencoder = self.weights.autoencoder
         with torch.no_grad():
-            latents = autoencoder.encode(world.render(clip_of(seed))[0] * 2 - 1) * autoencoder.scale
+            latents = self.encode(world.render(clip_of(seed))[0])
             return self.decode(latents).clamp(0, 1), GuidanceReport(state="done", num_steps=0)
 
 

@@ -117,11 +117,10 @@ def demo_clips(seeds: int, weights: Path) -> tuple[list[Frames], list[Frames]]:
     Both come out of the model's autoencoder, as all that the guidance judges does: its softness is no fault of motion.
     """
     pipeline, rendered, generated = DemoPipeline(load_demo_weights(weights)), [], []
-    autoencoder = pipeline.weights.autoencoder
     for seed in range(DEMO_SEED, DEMO_SEED + seeds):
         clip = world.random_clip(Generator().manual_seed(seed), fault_share=0)
         video, _ = pipeline.sample(world.caption(clip), seed)
-        shown = pipeline.decode(autoencoder.encode(world.render(clip)[0] * 2 - 1) * autoencoder.scale)
+        shown = pipeline.decode(pipeline.encode(world.render(clip)[0]))
         rendered.append(Frames(f"rendered {seed}", shown.clamp(0, 1)))
         generated.append(Frames(f"generated {seed}", video.clamp(0, 1)))
     return rendered, generated

@@ -217,17 +217,22 @@ def speed(model, rows, pairs):
     return flow.norm(dim=1).mean()
 
 
+def calmed(model, **preserve):
+    """Rows of tokens that smoothness alone has moved, and the iterations' reports."""
+    settings = GuidanceSettings(
+        lambda_disc=0, lambda_tv=10, lambda_reg=0, iterations=30, learning_rate=0.05, pairs=4, max_gap=1, **preserve,
+    )
+    tokens, [report], _ = run(model, settings)
+    return tokens.rows, report.iterations
+
+
 def test_preserve_motion_keeps_what_smoothness_would_slow_down(model):
     pairs = [(i, i + 1) for i in range(FRAMES - 1)]
     start = speed(model, fresh_tokens().rows, pairs)
     speeds, floors = {}, {}
     for weight in (0.0, 20.0):
-        settings = GuidanceSettings(
-            lambda_disc=0, lambda_tv=10, lambda_reg=0, iterations=30, learning_rate=0.05, pairs=4, max_gap=1,
-            preserve_motion=weight,
-        )
-        tokens, [report], _ = run(model, settings)
-        speeds[weight], floors[weight] = speed(model, tokens.rows, pairs), [i.floor for i in report.iterations]
+        rows, iterations = calmed(model, preserve_motion=weight)
+        speeds[weight], floors[weight] = speed(model, rows, pairs), [i.floor for i in iterations]
     assert speeds[0.0] < 0.8 * start < 0.9 * start < speeds[20.0]
     assert floors[0.0] == [None] * 30
     assert floors[20.0][0] == pytest.approx(0, abs=1e-5)  # the tokens are still those that it compares with
@@ -243,13 +248,8 @@ def test_preserve_detail_keeps_what_smoothness_would_blur(model):
     start = detail(model, fresh_tokens().rows)
     details, lost = {}, {}
     for weight in (0.0, 20.0):
-        settings = GuidanceSettings(
-            lambda_disc=0, lambda_tv=10, lambda_reg=0, iterations=30, learning_rate=0.05, pairs=4, max_gap=1,
-            preserve_detail=weight,
-        )
-        tokens, [report], _ = run(model, settings)
-        details[weight], lost[weight] = detail(model, tokens.rows), [i.detail for i in report.iterations]
-    print(start, details)
+        rows, iterations = calmed(model, preserve_detail=weight)
+        details[weight], lost[weight] = detail(model, rows), [i.detail for i in iterations]
     assert details[0.0] < 0.8 * start < 0.9 * start < details[20.0]
     assert lost[0.0] == [None] * 30
     assert lost[20.0][0] == pytest.approx(0, abs=1e-5) and any(lost[20.0])
