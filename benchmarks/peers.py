@@ -67,12 +67,14 @@ class LatentGuidance(DemoPipeline):
     def before_step(self, step: int, t: int, x: Tensor, context: Tensor, negative: Tensor) -> Tensor:
         if step not in self._guided or self.flow is None:
             return x
-        model = GuidedModel(lambda _: context, lambda c: x, self.decode, self.flow, self.discriminator)
+        model = GuidedModel(
+            lambda _: context, lambda c: x, self.decode, self.flow, self.discriminator, flows=self.flows,
+        )
         for _ in range(self._settings.iterations):
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
                 x0 = self.predict_x0(leaf, t, context)
-                pairs = draw_pairs(len(x0), self._settings, self._generator)
+                pairs = draw_pairs(len(x0), self._settings, self._generator, model.flows)
                 loss = motion_loss(model, x0, pairs, self._settings).total
                 (gradient,) = torch.autograd.grad(loss, leaf)
             x = x - self.scale * x.norm() * gradient / gradient.norm().clamp(min=1e-12)

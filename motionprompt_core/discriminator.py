@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .files import load_state, read_safetensors, write_safetensors
-from .flow import gaussian_blur
+from .flow import gaussian_blur, warp
 
 FORMAT = "motionprompt_flow_discriminator"
 FORMAT_VERSION = "1"
 STEM_STRIDE = 8
 MOST_BANDS = 5  # the last is half the frame wide
+MOST_FLOWS = 4
+QUANTILES = (0.5, 0.9, 0.98)
 POOLS = ("token", "avg")
 FAINTEST = 3e-4  # of the frame's side: motion that counts as none on a logarithmic scale
 _WHAT = "flow discriminator"
@@ -54,6 +56,10 @@ class DiscriminatorConfig:
         bands: if above 0, the network is also shown how strong the motion is around each pixel at so many scales, the
             finest 1/64 of the frame, each twice the last, on a logarithmic scale: it need not learn to see roughness.
         pool: "token" or "avg", what of the transformer's output is judged; the mean of all patches learns faster.
+        flows: flows in a row that are judged together, of frames equally far apart. The paper judges one. With two the
+            network is also shown how motion changes along its path: little where things are real, all the time where
+            they jitter, tear or stutter.
+        statistics: the head is also given means and quantiles of what `bands` shows, over the frame; needs bands.
         noise_conditioned: reserved for networks that take the noise level as an input; this version has none.
     """
 
@@ -74,6 +80,8 @@ class DiscriminatorConfig:
     detail: float = 0.0
     bands: int = 0
     pool: str = "token"
+    flows: int = 1
+    statistics: bool = False
 
     def __post_init__(self):
         for name in ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_hidden", "flow_scale"):
@@ -91,6 +99,11 @@ class DiscriminatorConfig:
                 f"{_WHAT}: bands {self.bands}, pool {self.pool!r}; expected 0 to {MOST_BANDS} bands, an "
                 f"img_size of at least 2 to their power, and a pool of {', '.join(POOLS)}."
             )
+        if not 1 <= self.flows <= MOST_FLOWS or (self.statistics and not self.bands):
+            raise ValueError(
+                f"{_WHAT}: flows {self.flows}, statistics {self.statistics}, bands {self.bands}; expected 1 to "
+                f"{MOST_FLOWS} flows, and statistics only with bands."
+            )
         if self.embed_dim % self.num_heads:
             raise ValueError(f"{_WHAT}: embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}.")
         if not self.backbone.startswith("vit_"):
@@ -100,7 +113,7 @@ class DiscriminatorConfig:
 
 
 class FlowDiscriminator(nn.Module):
-    """Scores single flow fields; sigmoid of the result is phi(f), the probability that the motion is real.
+    """Scores flow fields, or some in a row; sigmoid of the result is phi(f), the probability that the motion is real.
 
     Args:
         config: the architecture.
@@ -132,25 +145,31 @@ class FlowDiscriminator(nn.Module):
             **source,
         )
         self.head = nn.Sequential(
-            nn.Linear(config.embed_dim, config.mlp_hidden), nn.GELU(),
+            nn.Linear(config.embed_dim + self._statistics(), config.mlp_hidden), nn.GELU(),
             nn.Linear(config.mlp_hidden, config.mlp_hidden), nn.GELU(),
             nn.Linear(config.mlp_hidden, 1),
         )
 
     def normalise(self, flow: Tensor) -> Tensor:
-        """Flow in px (B, 2, H, W) -> what the network sees (B, C, img_size, img_size), the same at every resolution.
+        """Flow in px (B, 2 * flows, H, W) -> what the network sees (B, C, img_size, img_size), at any resolution.
 
         `detail` adds two channels, what a blur of 1/32 of the frame takes away, and `bands` one each and the speed.
+        Every further flow adds the change of motion along its path, and the bands of that.
         """
-        side = max(flow.shape[-2:])
+        side, changes = max(flow.shape[-2:]), []
+        if self.config.flows > 1:
+            flow, side = self._resized(flow) * (self.config.img_size / side), self.config.img_size
+            flow, *changes = changes_of_motion(flow)
         seen = torch.asinh(flow * (self.config.flow_scale / side))
         if self.config.detail:
             rest = flow - gaussian_blur(flow, side / 32)
             seen = torch.cat((seen, torch.asinh(rest * (self.config.detail / side))), dim=1)
         seen = self._resized(seen)
+        strongest = max(self.config.flow_scale, self.config.detail)
+        parts = [seen, *(torch.asinh(change * (strongest / side)) for change in changes)]
         if self.config.bands:
-            seen = torch.cat((seen, strengths(self._resized(flow / side), self.config.bands)), dim=1)
-        return seen
+            parts += [strengths(self._resized(part / side), self.config.bands) for part in (flow, *changes)]
+        return torch.cat(parts, dim=1)
 
     def _resized(self, x: Tensor) -> Tensor:
         size = (self.config.img_size, self.config.img_size)
@@ -159,11 +178,44 @@ class FlowDiscriminator(nn.Module):
         return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
 
     def forward(self, flow: Tensor) -> Tensor:
-        """Flow (B, 2, H, W), px, channel 0 to the right -> logits (B,); differentiable."""
-        if flow.ndim != 4 or flow.shape[1] != 2:
-            raise ValueError(f"{_WHAT}: flow has shape {tuple(flow.shape)}, expected (B, 2, H, W).")
-        x = self.project(self.normalise(flow).to(next(self.project.parameters()).dtype))
-        return self.head(self.backbone(x)).squeeze(1)
+        """Flow (B, 2 * flows, H, W), px, even channels to the right -> logits (B,); differentiable."""
+        channels = 2 * self.config.flows
+        if flow.ndim != 4 or flow.shape[1] != channels:
+            raise ValueError(f"{_WHAT}: flow has shape {tuple(flow.shape)}, expected (B, {channels}, H, W).")
+        seen = self.normalise(flow)
+        features = self.backbone(self.project(seen.to(next(self.project.parameters()).dtype)))
+        if count := self._statistics():
+            bands = seen[:, -(count // (1 + len(QUANTILES))):].flatten(2)
+            bands = bands.to(torch.promote_types(bands.dtype, torch.float32))  # no quantiles of half precision
+            quantiles = bands.quantile(bands.new_tensor(QUANTILES), dim=2)
+            features = torch.cat((features, bands.mean(2).to(features), *quantiles.to(features)), dim=1)
+        return self.head(features).squeeze(1)
+
+    def _statistics(self) -> int:
+        """How many numbers of the bands the head is given."""
+        return (1 + len(QUANTILES)) * self.config.flows * (1 + self.config.bands) * self.config.statistics
+
+
+def changes_of_motion(flows: Tensor) -> list[Tensor]:
+    """The first of some flows in a row (B, 2 * flows, H, W), px, and by how much each next one differs from the one
+    before it, at the place where that has led; a list of (B, 2, H, W)."""
+    parts = list(flows.split(2, dim=1))
+    return parts[:1] + [warp(after, before) - before for before, after in zip(parts[:-1], parts[1:], strict=True)]
+
+
+def in_a_row(flow: Tensor, flows: int, gap: int = 1) -> Tensor:
+    """Flows (T, 2, H, W) from every frame to the one `gap` later -> all rows of them, (T', 2 * flows, H, W).
+
+    Raises:
+        ValueError: the video is too short for one.
+    """
+    count = len(flow) - (flows - 1) * gap
+    if count < 1:
+        raise ValueError(
+            f"{_WHAT}: it judges {flows} flows in a row, {gap} frame(s) apart, and there are {len(flow)}. Use a longer "
+            "video."
+        )
+    return torch.cat([flow[k * gap : k * gap + count] for k in range(flows)], dim=1)
 
 
 def strengths(flow: Tensor, bands: int) -> Tensor:
@@ -188,7 +240,8 @@ def strengths(flow: Tensor, bands: int) -> Tensor:
 
 def _projection(config: DiscriminatorConfig) -> tuple[nn.Module, int]:
     """What comes before the transformer, and how many channels it makes."""
-    seen, width = 2 + 2 * (config.detail > 0) + (1 + config.bands) * (config.bands > 0), config.stem
+    changes, width = config.flows - 1, config.stem
+    seen = 2 + 2 * (config.detail > 0) + 2 * changes + config.flows * (1 + config.bands) * (config.bands > 0)
     if not width:
         return nn.Conv2d(seen, 3, 1), 3
     layers: list[nn.Module] = []

@@ -46,13 +46,14 @@ class GuidedModel:
         decode: some frames' latents (N, C, h, w) -> pictures (N, 3, H, W), nominally in [0, 1] but not clamped (a
             clamp would stop the gradient); a `VideoDecoder` where one latent stands for several frames.
         flow: pictures a, b (B, 3, H, W) -> motion from a to b (B, 2, H, W) in pixels.
-        discriminator: flow (B, 2, H, W) -> logits (B,), positive for the motion of real videos; None to go without.
+        discriminator: flow (B, 2 * flows, H, W) -> logits (B,), positive for real videos' motion; None to go without.
         mix: clean latents from the prompt alone -> mixed with the negative prompt's (CFG); None to take them as they
             are.
         check: called between the parts of an iteration; may raise to stop (a user's interrupt).
         half: the denoiser computes in half precision, so that an overflow in the backward pass is worth a second try.
         late: makes a context in which `predict_x0` takes what the denoiser's early layers make as given, for mode
             "fast"; None if the denoiser has no such layers.
+        flows: how many flows in a row the discriminator judges together.
     """
 
     encode: Callable[[Mapping[str, Tensor]], Any]
@@ -64,6 +65,7 @@ class GuidedModel:
     check: Callable[[], None] = _do_nothing
     half: bool = False
     late: Callable[[], AbstractContextManager[None]] | None = None
+    flows: int = 1
 
     def mixed(self, x0: Tensor) -> Tensor:
         """The estimate as the loss is to see it: mixed with the negative prompt's, if there is a `mix`."""
@@ -72,7 +74,7 @@ class GuidedModel:
 
 @dataclass
 class MotionLoss:
-    """l1 * disc + l2 * TV of some pairs' flow (and the floors), its parts, and the flow (B, 2, H, W) itself."""
+    """l1 * disc + l2 * TV of some pairs' flow (and the floors), its parts, and the flow (N, 2, H, W) itself."""
 
     total: Tensor
     disc: Tensor | None
@@ -101,41 +103,49 @@ class NonFiniteError(ArithmeticError):
     """A loss or a gradient is NaN or infinite."""
 
 
-def draw_pairs(num_frames: int, settings: GuidanceSettings, generator: torch.Generator) -> list[tuple[int, int]]:
+def draw_pairs(
+    num_frames: int, settings: GuidanceSettings, generator: torch.Generator, flows: int = 1
+) -> list[tuple[int, ...]]:
     """Random pairs (i, j) of frames, i < j, every pair of the allowed distance equally likely.
 
     Args:
-        num_frames: length F of the video, at least 2.
+        num_frames: length F of the video, more than `flows`.
         generator: on the CPU, so that a seed draws the same pairs on every device.
+        flows: so many in a row make rows of frames (i, j, 2j - i, ...).
     """
-    if num_frames < 2:
-        raise ValueError(f"Motion needs at least 2 frames, but the video has {num_frames}. Use a longer latent batch.")
-    max_gap = min(settings.max_gap or num_frames - 1, num_frames - 1)
-    allowed = [(i, j) for i in range(num_frames) for j in range(i + 1, min(i + max_gap, num_frames - 1) + 1)]
+    if num_frames <= flows:
+        raise ValueError(
+            f"Motion needs at least {flows + 1} frames, but the video has {num_frames}. Use a longer latent batch."
+        )
+    max_gap = settings.max_gap or num_frames - 1
+    allowed = [
+        tuple(range(i, i + flows * gap + 1, gap))
+        for i in range(num_frames) for gap in range(1, max_gap + 1) if i + flows * gap < num_frames
+    ]
     picks = torch.randint(len(allowed), (settings.pairs,), generator=generator)
     return [allowed[int(pick)] for pick in picks]
 
 
 def motion_loss(
-    model: GuidedModel, x0: Tensor, pairs: list[tuple[int, int]], settings: GuidanceSettings,
+    model: GuidedModel, x0: Tensor, pairs: list[tuple[int, ...]], settings: GuidanceSettings,
     unguided: Tensor | None = None,
 ) -> MotionLoss:
     """The part of the loss that looks at the video (paper: L_disc and L_TV).
 
     Args:
-        x0: clean latents (F, C, h, w). pairs: which frames to look at, of those that the latents decode to.
+        x0: clean latents (F, C, h, w). pairs: which frames to look at, of those that the latents decode to; rows of
+            `model.flows` + 1.
         unguided: the same from the tokens as they began, whose motion `preserve_motion` keeps, and whose detail
             `preserve_detail` does.
     """
     frames = decode_frames(model.decode, x0, [frame for pair in pairs for frame in pair])
     model.check()
-    a, b = frames[0::2], frames[1::2]
-    flow = model.flow(a, b)
+    flow = model.flow(*_ends(frames, pairs))
     model.check()
     total = flow.new_zeros((), dtype=torch.float32)
     disc = tv = phi = None
     if model.discriminator is not None and settings.lambda_disc > 0:
-        logits = model.discriminator(flow)
+        logits = model.discriminator(flow.reshape(len(pairs), -1, *flow.shape[-2:]))
         phi = torch.sigmoid(logits.detach()).mean()
         disc = adversarial_loss(logits, form=settings.adversarial)
         total = total + settings.lambda_disc * disc
@@ -146,7 +156,7 @@ def motion_loss(
     if unguided is not None:
         with torch.no_grad():
             as_begun = decode_frames(model.decode, unguided, [frame for pair in pairs for frame in pair])
-            reference = model.flow(as_begun[0::2], as_begun[1::2]) if settings.preserve_motion > 0 else None
+            reference = model.flow(*_ends(as_begun, pairs)) if settings.preserve_motion > 0 else None
         model.check()
         if reference is not None:
             floor = motion_floor(flow, reference)
@@ -155,6 +165,12 @@ def motion_loss(
             detail = detail_floor(frames, as_begun)
             total = total + settings.preserve_detail * detail
     return MotionLoss(total, disc, tv, phi, flow, floor, detail)
+
+
+def _ends(frames: Tensor, pairs: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """The frames that flow begins at, and those it ends at, of pairs or rows in one batch (N, 3, H, W)."""
+    rows = frames.unflatten(0, (len(pairs), -1))
+    return rows[:, :-1].flatten(0, 1), rows[:, 1:].flatten(0, 1)
 
 
 class PromptOptimiser:
@@ -201,8 +217,8 @@ class PromptOptimiser:
             self.tokens.reset()
         before, state = self.tokens.detached(), self._state()
         adam = self._optimiser()
-        pairs: list[list[tuple[int, int]]] | None = None
-        first: tuple[tuple[int, int], Tensor] | None = None
+        pairs: list[list[tuple[int, ...]]] | None = None
+        first: tuple[tuple[int, ...], Tensor] | None = None
         try:
             unguided = self._unguided(model) if self.settings.needs_unguided else None
             for _ in range(1 if self.economy.pooled else self.settings.iterations):
@@ -230,15 +246,15 @@ class PromptOptimiser:
 
     def _iterate(
         self, model: GuidedModel, step: StepReport, adam: torch.optim.Adam,
-        pairs: list[list[tuple[int, int]]] | None, unguided: Tensor | None = None,
-    ) -> tuple[MotionLoss, list[list[tuple[int, int]]]]:
+        pairs: list[list[tuple[int, ...]]] | None, unguided: Tensor | None = None,
+    ) -> tuple[MotionLoss, list[list[tuple[int, ...]]]]:
         rows = self.tokens.parameters()
         cond = model.encode(self.tokens.rows)
         model.check()
         with model.late() if self.economy.late and model.late is not None else nullcontext():
             x0 = model.predict_x0(cond)
         model.check()
-        pairs = pairs or self._draw(count_frames(model.decode, x0))
+        pairs = pairs or self._draw(count_frames(model.decode, x0), model.flows)
         # The backward pass stops at x0 and goes on from there: the decoder's and the flow's memory is free again
         # when the denoiser's backward pass begins, and its gradient can be scaled to what half precision holds.
         loss, x0_gradient = self._look(model, x0.detach(), pairs, unguided)
@@ -269,14 +285,14 @@ class PromptOptimiser:
         model.check()
         return loss, pairs
 
-    def _draw(self, num_frames: int) -> list[list[tuple[int, int]]]:
+    def _draw(self, num_frames: int, flows: int) -> list[list[tuple[int, ...]]]:
         """Pairs in the groups that are decoded together; as many as the iterations would draw if they are pooled."""
         draws = self.settings.iterations if self.economy.pooled and self.settings.resample_pairs else 1
-        groups = [draw_pairs(num_frames, self.settings, self.generator) for _ in range(draws)]
+        groups = [draw_pairs(num_frames, self.settings, self.generator, flows) for _ in range(draws)]
         return [[pair] for group in groups for pair in group] if self.economy.one_by_one else groups
 
     def _look(
-        self, model: GuidedModel, x0: Tensor, groups: list[list[tuple[int, int]]], unguided: Tensor | None
+        self, model: GuidedModel, x0: Tensor, groups: list[list[tuple[int, ...]]], unguided: Tensor | None
     ) -> tuple[MotionLoss, Tensor | None]:
         """The groups' mean loss, without a graph, and its gradient for x0; one group after the other."""
         losses, gradient = [], None
@@ -332,7 +348,8 @@ class PromptOptimiser:
         return model.mixed(x0)
 
     @torch.no_grad()
-    def _compare(self, model: GuidedModel, step: int, pair: tuple[int, int], before: Tensor) -> FlowSample:
+    def _compare(self, model: GuidedModel, step: int, row: tuple[int, ...], before: Tensor) -> FlowSample:
+        pair = row[0], row[1]
         x0 = model.predict_x0(model.encode(self.tokens.rows))
         model.check()
         x0 = model.mixed(x0)

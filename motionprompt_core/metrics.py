@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .discriminator import FlowDiscriminator
+from .discriminator import FlowDiscriminator, in_a_row
 from .flow import FlowModel
 from .losses import laplacian
 from .rife import warp
@@ -112,7 +112,7 @@ def measure_video(
     score = None
     if discriminator is not None:
         pairs = raw if gap == 1 else video_flow(video, flow_model, gap=gap, batch=batch)
-        score = flow_score(pairs, flow_model, discriminator, batch=batch)
+        score = flow_score(pairs, flow_model, discriminator, gap=gap, batch=batch)
     metrics = TemporalMetrics(
         temporal_flickering=1 - changes.mean().item(),
         motion_smoothness=motion_smoothness(video, flow_model, batch=batch),
@@ -274,15 +274,23 @@ def discriminator_score(
 ) -> float:
     """Mean phi(f), the discriminator's probability that the motion is real, over all pairs `gap` frames apart."""
     flow = video_flow(as_video(frames), flow_model, gap=gap, batch=batch)
-    return flow_score(flow, flow_model, discriminator, batch=batch)
+    return flow_score(flow, flow_model, discriminator, gap=gap, batch=batch)
 
 
 @torch.no_grad()
-def flow_score(flow: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator, batch: int = 8) -> float:
-    """Mean phi(f) of flows (B, 2, H, W; px) as `flow_model` gives them, which is how training saw them."""
+def flow_score(
+        flow: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator, gap: int = 1, batch: int = 8,
+) -> float:
+    """Mean phi(f) of all flows (T, 2, H, W; px) between frames `gap` apart, as `flow_model` gives them, which is how
+    training saw them.
+
+    Raises:
+        ValueError: there are fewer than the discriminator judges together.
+    """
     if discriminator.config.flow_model != flow_model.name:
         warnings.warn(
             f"the discriminator was trained with {discriminator.config.flow_model} and is shown the flow of "
             f"{flow_model.name}: its score means less.", stacklevel=3,
         )
-    return torch.cat([discriminator(part) for part in flow.split(batch)]).sigmoid().mean().item()
+    rows = in_a_row(flow, discriminator.config.flows, gap)
+    return torch.cat([discriminator(part) for part in rows.split(batch)]).sigmoid().mean().item()

@@ -21,7 +21,7 @@ class IterationReport:
         grad_norm: norm of the loss's gradient over all tokens, before clipping.
         drift: ||T - T0|| after the iteration.
         cosine: mean cosine of T with T0 after the iteration.
-        pairs: the frame pairs that were looked at.
+        pairs: the frame pairs that were looked at, or rows of frames for a discriminator of several flows.
         floor: the part of their motion, 0 to 1, that was lost against the tokens as they began; None if not asked for.
         detail: the same of the frames' fine detail.
     """
@@ -34,7 +34,7 @@ class IterationReport:
     grad_norm: float
     drift: float
     cosine: float
-    pairs: list[tuple[int, int]]
+    pairs: list[tuple[int, ...]]
     floor: float | None = None
     detail: float | None = None
 

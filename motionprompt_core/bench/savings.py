@@ -72,7 +72,7 @@ def ways(model: GuidedModel, pipeline: DemoPipeline) -> dict[str, GuidedModel]:
     return {name: GuidedModel(**{**model.__dict__, **change}) for name, change in found.items()}
 
 
-def gradients(moment: Moment, rows: Tensor, pair: tuple[int, int], settings: GuidanceSettings) -> dict[str, Tensor]:
+def gradients(moment: Moment, rows: Tensor, pair: tuple[int, ...], settings: GuidanceSettings) -> dict[str, Tensor]:
     """Gradients of the loss on one pair for the rows, by way; the denoiser is the same for all."""
     rows, found = rows.clone().requires_grad_(), {}
     with torch.enable_grad():

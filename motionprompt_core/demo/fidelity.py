@@ -63,7 +63,7 @@ class Moment:
     def half_size(self, latents: Tensor) -> Tensor:
         return self.pipeline.decode(F.interpolate(latents, scale_factor=0.5, mode="bilinear", antialias=True))
 
-    def gradient(self, rows: Tensor, pair: tuple[int, int], settings: GuidanceSettings, way: str) -> Tensor:
+    def gradient(self, rows: Tensor, pair: tuple[int, ...], settings: GuidanceSettings, way: str) -> Tensor:
         """Gradient of the loss on one pair for the rows."""
         model, predict = self.model, self.model.predict_x0
         if way.endswith("frames"):
@@ -84,7 +84,7 @@ class Moment:
         return tokens.rows["l"].detach() - rows
 
 
-def surrounding(pair: tuple[int, int], num_frames: int, count: int) -> list[int]:
+def surrounding(pair: tuple[int, ...], num_frames: int, count: int) -> list[int]:
     """`count` frames with the pair among them: a run, if it fits into one."""
     i, j = pair
     if j - i < count:

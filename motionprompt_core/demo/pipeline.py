@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..autograd import constant_layers
-from ..discriminator import load_discriminator
+from ..discriminator import FlowDiscriminator, load_discriminator
 from ..flow import FlowModel, load_flow_model
 from ..guidance import GuidedModel, PromptOptimiser
 from ..report import GuidanceReport, StepReport
@@ -36,13 +36,18 @@ class DemoPipeline:
 
     weights: DemoWeights
     flow: FlowModel | None = None
-    discriminator: nn.Module | None = None
+    discriminator: FlowDiscriminator | None = None
     steps: int = 20
     cfg: float = 3.0
     negative: str = ""
     placement: Literal["end", "front"] = "end"
     frames: int = world.FRAMES
     alphas: Tensor = field(default_factory=alphas_cumprod)
+
+    @property
+    def flows(self) -> int:
+        """How many in a row the discriminator judges together."""
+        return 1 if self.discriminator is None else self.discriminator.config.flows
 
     def timesteps(self) -> list[int]:
         """Noise levels of the steps, from 999 down, evenly spaced."""
@@ -183,6 +188,7 @@ class DemoPipeline:
             model = GuidedModel(
                 encode, lambda c: self.predict_x0(x, t, c), self.decode, self.flow, self.discriminator, mix,
                 late=lambda: constant_layers((unet.down0, unet.down1, unet.down2)),
+                flows=self.flows,
             )
             with torch.enable_grad():
                 optimiser.optimise(model, record)

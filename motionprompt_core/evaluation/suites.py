@@ -57,6 +57,7 @@ PAPER = (
     Arm("no discriminator", "lambda_disc 0", settings={"lambda_disc": 0.0}),
     Arm("no TV", "lambda_tv 0", settings={"lambda_tv": 0.0}),
     Arm("no regulariser", "lambda_reg 0", settings={"lambda_reg": 0.0}),
+    Arm("regulariser", "lambda_reg 0.1, the nodes' default", settings={"lambda_reg": 0.1}),
     Arm("K = 1", "one iteration per guided step", settings={"iterations": 1}),
     Arm("K = 3", "three", settings={"iterations": 3}),
     Arm("K = 5", "five", settings={"iterations": 5}),

@@ -24,7 +24,7 @@ STILL = 2e-4  # of the frame's side: no pixel of a still moves further, on the m
 
 @dataclass
 class FlowClips(Sequence[Tensor]):
-    """Flows of clips, read from the cache when asked for: clip i is (P, 2, grid, grid), px of the grid.
+    """Flows of clips, read from the cache when asked for: clip i is (P, 2 * flows, grid, grid), px of the grid.
 
     Attributes:
         names: the clips' files, for messages.
@@ -44,7 +44,7 @@ class FlowClips(Sequence[Tensor]):
             return file.get_tensor("flow").float()
 
     def pair(self, index: int, number: int) -> Tensor:
-        """One flow (2, grid, grid) of a clip, without reading the others."""
+        """One example (2 * flows, grid, grid) of a clip, without reading the others."""
         with safe_open(self.files[index], framework="pt") as file:
             return file.get_slice("flow")[number].float()
 
@@ -121,14 +121,14 @@ def clip_flow(
     clip: Path | Frames, flow_model: FlowModel, settings: ClipSettings, *, seed: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Flows (P, 2, grid, grid) of one clip, in px of the grid."""
+    """Flows (P, 2 * flows, grid, grid) of one clip, in px of the grid."""
     video = read_clip(clip, settings)
     if settings.recompress:
         generator = torch.Generator().manual_seed(seed)
         video = compressed(video, int(torch.randint(*QUALITIES, (), generator=generator)))
     (flow,) = extract_flows(
         flow_model, [video], settings.gaps, pairs_per_clip=settings.pairs, batch=BATCH,
-        device=device, seed=seed,
+        device=device, seed=seed, flows=settings.flows,
     )
     size = (settings.grid, settings.grid)
     flow = F.interpolate(flow, size=size, mode="bilinear", antialias=True) * (settings.grid / settings.size)
@@ -140,7 +140,7 @@ def clip_flow(
 def _check_motion(clip: str, file: Path, least: float) -> None:
     with safe_open(file, framework="pt") as content:
         flow = content.get_tensor("flow").float()
-    motion = flow.norm(dim=1).mean().item() / flow.shape[-1]
+    motion = flow.unflatten(1, (-1, 2)).norm(dim=2).mean().item() / flow.shape[-1]
     if motion < least:
         raise ValueError(f"clip {clip} does not move ({motion:.1e} of the frame). Left out on either side.")
 
@@ -151,6 +151,6 @@ def _is_whole(file: Path) -> bool:
         return False
     try:
         with safe_open(file, framework="pt") as content:
-            return content.get_slice("flow").get_shape()[1] == 2
+            return content.get_slice("flow").get_shape()[1] % 2 == 0
     except (SafetensorError, OSError, IndexError):
         return False

@@ -44,6 +44,7 @@ class ClipSettings:
         pairs: pairs of frames per clip, drawn at random.
         grid: side of the square that flows are kept at, px.
         recompress: put the frames, once they have their size, through JPEG of a quality drawn for each clip.
+        flows: how many in a row are looked at together (`DiscriminatorConfig.flows`); a pair is then a row of frames.
     """
 
     fps: float = 8.0
@@ -54,16 +55,21 @@ class ClipSettings:
     pairs: int = 12
     grid: int = 128
     recompress: bool = True
+    flows: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("fps", "folder_fps", "max_frames", "size", "pairs", "grid"):
+        for name in ("fps", "folder_fps", "max_frames", "size", "pairs", "grid", "flows"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"clips: {name} is {getattr(self, name)}, expected more than 0.")
-        if not self.gaps or min(self.gaps) < 1 or max(self.gaps) >= self.max_frames:
-            raise ValueError(f"clips: gaps are {self.gaps}, expected one or more from 1 to {self.max_frames - 1}.")
+        most = (self.max_frames - 1) // self.flows
+        if not self.gaps or min(self.gaps) < 1 or max(self.gaps) > most:
+            raise ValueError(f"clips: gaps are {self.gaps}, expected one or more from 1 to {most}.")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        if self.flows == 1:  # the name of a clip's cache file was made without it
+            del values["flows"]
+        return values
 
 
 def find_clips(folder: str | Path) -> list[Path]:
@@ -127,10 +133,10 @@ def read_clip(clip: str | Path | Frames, settings: ClipSettings) -> Tensor:
         name, rate = path.name, settings.folder_fps if path.is_dir() else frame_rate(path)
         step = max(1, round(rate / settings.fps))
         video, _ = read_video(path, length=settings.max_frames, step=step, size=settings.size)
-    if len(video) <= min(settings.gaps):
+    if len(video) <= settings.flows * min(settings.gaps):
         raise ValueError(
             f"clip {name} has {len(video)} frame(s) at {rate / step:.3g} frames a second, expected at least "
-            f"{min(settings.gaps) + 1}. Leave it out, or raise fps."
+            f"{settings.flows * min(settings.gaps) + 1}. Leave it out, or raise fps."
         )
     return to_square(without_borders(video), settings.size)
 

@@ -36,6 +36,8 @@ def add_to(commands: Any) -> None:
     train.add_argument("--pretrained", type=Path, help="weights for the network's ViT to begin with, timm's names")
     train.add_argument("--family", default="any", help="the video model that the generated clips are from")
     train.add_argument("--trained-on", default="", help="what the clips are and their terms, for the file's metadata")
+    train.add_argument("--flows", type=int, default=1, help="in a row that are judged together; 2 also shows how "
+                       "motion changes from one frame to the next")
     train.add_argument("--keep-stills", action="store_true", help="train on clips that do not move as well")
     train.add_argument("--seed", type=int, default=0, help="of split, first weights and order")
     train.set_defaults(run=run_train)
@@ -62,22 +64,22 @@ def _clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-frames", type=int, default=d.max_frames, help="frames of a clip that are looked at")
     parser.add_argument("--frame-size", type=int, default=d.size, help="clips are scaled and cut to this square, px")
     parser.add_argument("--gaps", type=int, nargs="+", default=list(d.gaps), help="distances of a pair of frames")
-    parser.add_argument("--pairs", type=int, default=d.pairs, help="pairs of frames per clip")
+    parser.add_argument("--pairs", type=int, default=d.pairs, help="pairs of frames per clip, or rows of them")
     parser.add_argument("--as-compressed", action="store_true", help="leave frames as the files' compression made them")
 
 
-def clip_settings(options: argparse.Namespace) -> ClipSettings:
+def clip_settings(options: argparse.Namespace, flows: int) -> ClipSettings:
     return ClipSettings(
         fps=options.fps, folder_fps=options.folder_fps, max_frames=options.max_frames, size=options.frame_size,
-        gaps=tuple(options.gaps), pairs=options.pairs, recompress=not options.as_compressed,
+        gaps=tuple(options.gaps), pairs=options.pairs, recompress=not options.as_compressed, flows=flows,
     )
 
 
 def both_sides(
-    options: argparse.Namespace, flow_model: FlowModel, min_motion: float
+    options: argparse.Namespace, flow_model: FlowModel, settings: ClipSettings, min_motion: float
 ) -> tuple[FlowClips, FlowClips]:
     """Flows of the real and of the generated clips; names the clips that had to be skipped."""
-    settings, sides = clip_settings(options), []
+    sides = []
     folders = {"real": options.real, "generated": options.generated}
     clips = {side: find_clips(folder) for side, folder in folders.items()}  # both, before any long work
     for side, paths in clips.items():
@@ -95,10 +97,12 @@ def run_train(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         raise ValueError(f"--out is {options.out}, but discriminators are .safetensors files: change its ending.")
     config = DiscriminatorConfig(
-        flow_model=options.flow_model, trained_on=options.trained_on, family=options.family, **SIZES[options.size]
+        flow_model=options.flow_model, trained_on=options.trained_on, family=options.family, flows=options.flows,
+        **SIZES[options.size],
     )
+    settings = clip_settings(options, config.flows)
     flow_model = load_flow_model(options.flow_model, options.flow_weights).to(options.device)
-    real, generated = both_sides(options, flow_model, 0 if options.keep_stills else STILL)
+    real, generated = both_sides(options, flow_model, settings, 0 if options.keep_stills else STILL)
     state = options.out.with_suffix(".training.safetensors")
     with tqdm(total=options.epochs, desc="training", unit="epoch", disable=None) as bar:
 
@@ -112,7 +116,7 @@ def run_train(options: argparse.Namespace) -> None:
         )
     save_discriminator(
         result.model, options.out, **result.best.to_dict(), real_clips=len(real), generated_clips=len(generated),
-        clips=clip_settings(options).to_dict(),
+        clips=settings.to_dict(),
     )
     state.unlink(missing_ok=True)
     best = result.best
@@ -126,7 +130,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         print(f"warning: {options.file} was trained with flow model {model.config.flow_model}, this is "
               f"{options.flow_model}", file=sys.stderr)
     flow_model = load_flow_model(options.flow_model, options.flow_weights).to(options.device)
-    real, generated = both_sides(options, flow_model, 0)
+    real, generated = both_sides(options, flow_model, clip_settings(options, model.config.flows), 0)
     result = {"real_clips": len(real), "generated_clips": len(generated),
               "skipped": {**real.skipped, **generated.skipped}, **judge_clips(model, real, generated)}
     text = json.dumps(result, indent=2)

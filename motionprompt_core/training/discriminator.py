@@ -41,7 +41,8 @@ class TrainingResult:
 
 
 class Clips(Protocol):
-    """Flows, clip by clip: a list of tensors (P, 2, H, W), one tensor (N, P, 2, H, W), or `FlowClips` of the cache."""
+    """Flows, clip by clip: a list of tensors (P, 2n, H, W), n = `DiscriminatorConfig.flows`, one tensor
+    (N, P, 2n, H, W), or `FlowClips` of the cache."""
 
     def __len__(self) -> int: ...
 
@@ -111,10 +112,12 @@ def train_discriminator(
     generator = torch.Generator().manual_seed(seed)
     sides = ((real_flows, "real"), (fake_flows, "generated"))
     if held_out is None:
-        (real_train, real_val), (fake_train, fake_val) = (_split(*side, val_share, generator) for side in sides)
+        (real_train, real_val), (fake_train, fake_val) = (
+            _split(*side, val_share, generator, config.flows) for side in sides
+        )
     else:
-        real_train, fake_train = (_Flows(clips, list(range(len(clips))), side) for clips, side in sides)
-        real_val, fake_val = (_Flows(clips, list(range(len(clips))), "held-out") for clips in held_out)
+        real_train, fake_train = (_everything(clips, side, config.flows) for clips, side in sides)
+        real_val, fake_val = (_everything(clips, "held-out", config.flows) for clips in held_out)
     sizes = set().union(*(part.sizes for part in (real_train, real_val, fake_train, fake_val)))
     if len(sizes) > 1:
         raise ValueError(f"training: flows have several sizes, {sorted(sizes)}. Scale all clips to one.")
@@ -177,16 +180,18 @@ def auroc(real: Tensor, fake: Tensor) -> float:
 
 
 class _Flows:
-    """Single flows (2, H, W) of some of the clips, read when they are asked for."""
+    """Single examples (2n, H, W) of some of the clips, read when they are asked for."""
 
-    def __init__(self, clips: Clips, chosen: list[int], side: str):
+    def __init__(self, clips: Clips, chosen: list[int], side: str, flows: int = 1):
         self.clips, self.sizes = clips, set()
         self.index: list[tuple[int, int]] = []
         for number in chosen:
             clip = clips[number]
-            if clip.ndim != 4 or clip.shape[1] != 2 or not len(clip):
+            if clip.ndim != 4 or clip.shape[1] != 2 * flows or not len(clip):
                 shape = tuple(clip.shape)
-                raise ValueError(f"training: {side} clip {number} has shape {shape}, expected (P, 2, H, W), P > 0.")
+                raise ValueError(
+                    f"training: {side} clip {number} has shape {shape}, expected (P, {2 * flows}, H, W), P > 0."
+                )
             if not torch.isfinite(clip).all():
                 raise ValueError(f"training: {side} clip {number} has NaN or infinite flow. Leave it out.")
             self.sizes.add(tuple(clip.shape[1:]))
@@ -200,13 +205,19 @@ class _Flows:
         return self.clips.pair(clip, pair) if isinstance(self.clips, FlowClips) else self.clips[clip][pair]
 
 
-def _split(clips: Clips, side: str, share: float, generator: torch.Generator) -> tuple[_Flows, _Flows]:
+def _everything(clips: Clips, side: str, flows: int) -> _Flows:
+    return _Flows(clips, list(range(len(clips))), side, flows)
+
+
+def _split(
+    clips: Clips, side: str, share: float, generator: torch.Generator, flows: int
+) -> tuple[_Flows, _Flows]:
     """Flows of the clips to train on, and of those held out."""
     if len(clips) < 2:
         raise ValueError(f"training: {len(clips)} {side} clip(s), expected at least 2: one to train, one to hold out.")
     order = torch.randperm(len(clips), generator=generator).tolist()
     held_out = min(len(clips) - 1, max(1, round(share * len(clips))))
-    return _Flows(clips, order[held_out:], side), _Flows(clips, order[:held_out], side)
+    return _Flows(clips, order[held_out:], side, flows), _Flows(clips, order[:held_out], side, flows)
 
 
 def _batches(flows: _Flows, steps: int, size: int, generator: torch.Generator) -> Iterable[list[Tensor]]:
@@ -276,7 +287,7 @@ def judge(model: FlowDiscriminator, real: _Flows, fake: _Flows, batch: int = 32)
 def judge_clips(model: FlowDiscriminator, real: Clips, fake: Clips) -> dict[str, float]:
     """`judge` on all flows of clips that the network has not been trained on, and `clip_auroc`: a clip's score is the
     mean logit of its flows, so that a fault that shows between some frames only counts for the clip."""
-    sides = (_Flows(clips, list(range(len(clips))), side) for clips, side in ((real, "real"), (fake, "generated")))
+    sides = (_everything(clips, side, model.config.flows) for clips, side in ((real, "real"), (fake, "generated")))
     one, other = sides
     return {**judge(model, one, other), "clip_auroc": auroc(clip_scores(model, real), clip_scores(model, fake))}
 

@@ -20,6 +20,7 @@ def extract_flows(
         batch: int = 8,
         device: torch.device | str | None = None,
         seed: int = 0,
+        flows: int = 1,
 ) -> list[Tensor]:
     """Flow between the frames of each clip, a tensor a clip, so that training can split by clip.
 
@@ -31,9 +32,10 @@ def extract_flows(
         batch: pairs at a time.
         device: where the flow model is; its own device if it has weights, else the clip's.
         seed: of the draw.
+        flows: how many in a row make one example, see `DiscriminatorConfig.flows`; each pair is then a row of frames.
 
     Returns:
-        A list of (P, 2, H, W) float32 on the CPU, px.
+        A list of (P, 2 * flows, H, W) float32 on the CPU, px.
 
     Raises:
         ValueError: a clip has no pair at any of the gaps.
@@ -41,22 +43,26 @@ def extract_flows(
     generator = torch.Generator().manual_seed(seed)
     parameter = next(flow_model.parameters(), None)
     device = device or (parameter.device if parameter is not None else None)
-    flows = []
+    found = []
     for number, clip in enumerate(clips):
-        pairs = torch.tensor([(i, i + gap) for gap in gaps for i in range(len(clip) - gap)], dtype=torch.long)
-        if not len(pairs):
-            raise ValueError(f"clip {number} has {len(clip)} frame(s), expected more than the gap, {min(gaps)}.")
+        rows = [range(i, i + flows * gap + 1, gap) for gap in gaps for i in range(len(clip) - flows * gap)]
+        if not rows:
+            raise ValueError(
+                f"clip {number} has {len(clip)} frame(s), expected more than {flows} times the gap, {min(gaps)}."
+            )
+        chosen = torch.tensor([list(row) for row in rows])
         if pairs_per_clip is not None:
-            pairs = pairs[torch.randperm(len(pairs), generator=generator)[:pairs_per_clip]]
-        first, second = (clip[index.to(clip.device)].to(device) for index in pairs.unbind(1))
+            chosen = chosen[torch.randperm(len(chosen), generator=generator)[:pairs_per_clip]]
+        first, second = (clip[index.flatten().to(clip.device)] for index in (chosen[:, :-1], chosen[:, 1:]))
         parts = zip(first.split(batch), second.split(batch), strict=True)
-        flows.append(torch.cat([flow_model(a, b).float().cpu() for a, b in parts]))
-    return flows
+        flow = torch.cat([flow_model(a.to(device), b.to(device)).float().cpu() for a, b in parts])
+        found.append(flow.view(len(chosen), 2 * flows, *flow.shape[-2:]))
+    return found
 
 
 def flip(flow: Tensor, right_to_left: Tensor, upside_down: Tensor) -> Tensor:
-    """Mirror flows (B, 2, H, W) where the masks (B,) say so; the mirrored component changes its sign."""
-    sign_x = flow.new_tensor((-1, 1)).view(1, 2, 1, 1)
+    """Mirror flows (B, 2n, H, W) where the masks (B,) say so; the mirrored component changes its sign."""
+    sign_x = flow.new_tensor((-1, 1)).repeat(flow.shape[1] // 2).view(1, -1, 1, 1)
     flow = torch.where(right_to_left.view(-1, 1, 1, 1), flow.flip(3) * sign_x, flow)
     return torch.where(upside_down.view(-1, 1, 1, 1), flow.flip(2) * -sign_x, flow)
 
@@ -65,7 +71,7 @@ def degrade(flow: Tensor, blur: float, noise: float, generator: torch.Generator)
     """Blur and noise of random strength, so that the net does not mistake softness or grain for a fake.
 
     Args:
-        flow: (B, 2, H, W), px.
+        flow: (B, 2n, H, W), px.
         blur: largest standard deviation, px of a 128 px frame; drawn from [0, blur] for the batch.
         noise: largest standard deviation, px of a 128 px frame; drawn from [0, noise] for each flow.
     """

@@ -22,23 +22,24 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Generator, Tensor
 
-from ..demo import world
 from ..demo.checkpoint import load_demo_weights
 from ..demo.pipeline import DemoPipeline
 from ..discriminator import DiscriminatorConfig, FlowDiscriminator, load_discriminator, save_discriminator
 from ..flow import available_flow_models
 from ..statistics import bootstrap_auroc
 from ..video import read_video
+from . import general_data
 from .cache import cached_flows
 from .clips import ClipSettings, Frames, compressed, to_square
 from .discriminator import clip_scores, train_discriminator
 from .faults import FAULTS, OF_ORDER, SEVERITIES, TEST_ONLY, TRAINED, apply_fault
-from .general_data import GRID, TRAINING_SEQUENCES, loaded
+from .general_data import FLOWS, GRID, TRAINING_SEQUENCES, loaded
 from .variety import prepare
 
 TEST_SEQUENCES = ("blackswan", "horsejump-high", "libby", "parkour")
 FRAMES = 12
-SETTINGS = ClipSettings(size=128, max_frames=FRAMES, gaps=(1,), pairs=FRAMES - 1, grid=GRID)  # all neighbours
+ALL = FRAMES - FLOWS  # rows of neighbours
+SETTINGS = ClipSettings(size=128, max_frames=FRAMES, gaps=(1,), pairs=ALL, grid=GRID, flows=FLOWS)
 DEMO_SEED = 60_000
 WINDOWS = ((0.0, 1), (0.5, 2), (0.6, 1), (0.2, 3))  # where in the sequence, source frames from one to the next
 VISIBLE = 0.15  # px of the grid, by how much a fault changes a twentieth of the flow at least
@@ -49,7 +50,7 @@ TERMS = (
 )
 CONFIG = DiscriminatorConfig(
     trained_on=TERMS, family="any", flow_model="lucas_kanade", img_size=GRID, patch_size=8, stem=16, detail=256.0,
-    bands=5, pool="avg", embed_dim=64, depth=2, num_heads=4, mlp_hidden=64,
+    bands=5, pool="avg", flows=FLOWS, statistics=True, embed_dim=64, depth=2, num_heads=4, mlp_hidden=64,
 )
 
 
@@ -110,19 +111,12 @@ def faulty_clips(clips: Sequence[Frames], kind: str, severity: float) -> list[Fr
     return found
 
 
-@torch.no_grad()
 def demo_clips(seeds: int, weights: Path) -> tuple[list[Frames], list[Frames]]:
-    """Rendered clips, and the demo model's videos with their captions.
-
-    Both come out of the model's autoencoder, as all that the guidance judges does: its softness is no fault of motion.
-    """
-    pipeline, rendered, generated = DemoPipeline(load_demo_weights(weights)), [], []
-    for seed in range(DEMO_SEED, DEMO_SEED + seeds):
-        clip = world.random_clip(Generator().manual_seed(seed), fault_share=0)
-        video, _ = pipeline.sample(world.caption(clip), seed)
-        shown = pipeline.decode(pipeline.encode(world.render(clip)[0]))
-        rendered.append(Frames(f"rendered {seed}", shown.clamp(0, 1)))
-        generated.append(Frames(f"generated {seed}", video.clamp(0, 1)))
+    """Rendered clips, and the demo model's videos with their captions."""
+    pipeline = DemoPipeline(load_demo_weights(weights))
+    clips = [general_data.demo_clips(seed, pipeline) for seed in range(DEMO_SEED, DEMO_SEED + seeds)]
+    rendered, generated = ([Frames(f"{name} {n}", clip[name]) for n, clip in enumerate(clips)]
+                           for name in ("real", "fake.demo"))
     return rendered, generated
 
 

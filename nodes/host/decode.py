@@ -66,10 +66,10 @@ class FrameDecoder:
         """Frames (N, 3, H, W) of latents (N, C, h, w)."""
         return torch.cat([self.decode(part) for part in latents.split(1 if self.separately else len(latents))])
 
-    def memory(self, noise_shape: Any, pairs: int) -> float:
-        """Bytes that ComfyUI reckons for decoding the frames of some pairs."""
+    def memory(self, noise_shape: Any, frames: int) -> float:
+        """Bytes that ComfyUI reckons for decoding some frames."""
         vae = self.decode.vae
-        return 2 * pairs * vae.memory_used_decode([1, *list(noise_shape)[1:]], vae.vae_dtype)
+        return frames * vae.memory_used_decode([1, *list(noise_shape)[1:]], vae.vae_dtype)
 
 
 class SliceDecoder(VideoDecoder):
@@ -119,10 +119,10 @@ class SliceDecoder(VideoDecoder):
             found |= {f: pictures[:, f - start] for f in frames if start <= f <= last * self.factor and f not in found}
         return torch.stack([found[frame] for frame in frames])
 
-    def memory(self, noise_shape: Any, pairs: int) -> float:
-        """Bytes that ComfyUI reckons for decoding the slices of some pairs."""
+    def memory(self, noise_shape: Any, frames: int) -> float:
+        """Bytes that ComfyUI reckons for decoding the slices of some frames."""
         batch, channels, length, *size = list(noise_shape)
-        latents = min(length, 2 * pairs * (LATENTS_BEFORE + 1 + self.after))
+        latents = min(length, frames * (LATENTS_BEFORE + 1 + self.after))
         vae = self.decode.vae
         return latents * vae.memory_used_decode([batch, channels, 1, *size], vae.vae_dtype)
 

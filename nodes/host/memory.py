@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import torch
 
+from .checks import flows_of
+
 # Gradient against inference memory of ComfyUI's estimate, from SD1.5 with a motion module at 512 px and 16 frames:
 # 20.9 GiB
 # of saved activations, or about 3 GiB with checkpoints, where inference is said to take 2.6 GiB.
@@ -26,7 +28,7 @@ def gradient_memory(model: Any, run: Any, checkpointed: bool) -> float:
     base = model.model.memory_required(shape) * (SAVED_CHECKPOINTED if checkpointed else SAVED)
     base += 0 if checkpointed else copied_weights(model)
     # A decoder keeps several times what it needs at a time; two frames of 512 px take 5.6 GiB in SD's.
-    decode = 2.0 * run.decoder.memory(run.shape, run.settings.pairs)
+    decode = 2.0 * run.decoder.memory(run.shape, (1 + flows_of(run.patch.discriminator)) * run.settings.pairs)
     return base + decode
 
 

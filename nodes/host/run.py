@@ -17,7 +17,7 @@ from ...motionprompt_core.report import StepReport
 from ...motionprompt_core.schedule import StepTracker
 from ...motionprompt_core.tokens import LearnableTokens
 from .checkpoints import blocks, checkpointed, decoder_blocks, is_unet
-from .checks import evaluates_once_off_schedule
+from .checks import evaluates_once_off_schedule, flows_of
 from .conds import Conds, SwappableConds, without_gradient
 from .decode import FrameDecoder, SliceDecoder
 from .gradients import (
@@ -264,6 +264,7 @@ class _Evaluation:
             check=self.run.check,
             half=computes_in_half(self.run.guider.inner_model),
             late=(lambda: constant_layers(early)) if early else None,
+            flows=flows_of(patch.discriminator),
         )
 
     def predict_x0(self, conds: Conds, cfg: float = 1.0) -> Tensor:

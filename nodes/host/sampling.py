@@ -18,6 +18,7 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ...motionprompt_core.decoding import count_frames
 from ...motionprompt_core.guidance import PromptOptimiser
 from ...motionprompt_core.report import GuidanceReport
 from ...motionprompt_core.schedule import guided_steps
@@ -120,7 +121,8 @@ class MotionPromptPatch:
         model = guider.model_patcher.model
         decoder = decoder_for(self.vae, model, noise, appended_latents(conds, noise))
         self.flow.module.check_size(*frame_size(self.vae, noise))
-        check_discriminator(self.flow, self.discriminator, self.report)
+        frames = count_frames(decoder, decoder.frames_first(noise))
+        check_discriminator(self.flow, self.discriminator, frames, self.report)
         return GuidedRun(self, guider, prompts, found, decoder, noise.shape)
 
     def _tell_cost(self, run: GuidedRun) -> None:

@@ -150,15 +150,18 @@ def test_a_stopped_training_ends_like_one_that_was_not(sides):
         train_discriminator(*clips, TINY, epochs=4, noise=0.2, checkpoint=file)
 
 
-def test_the_commands_train_and_judge_a_discriminator(sides, capsys):
+@pytest.mark.parametrize("flows", [1, 2])
+def test_the_commands_train_and_judge_a_discriminator(sides, capsys, flows):
     (sides / "real" / "broken.mp4").write_text("no video")
     common = ["--real", str(sides / "real"), "--generated", str(sides / "generated"), "--cache", str(sides / "cache"),
               "--flow-model", "gradient", "--frame-size", "64", "--pairs", "3", "--gaps", "1"]
     out = sides / "mine.safetensors"
-    assert main(["train-discriminator", *common, "--out", str(out), "--epochs", "2", "--trained-on", "stripes"]) == 0
+    train = ["train-discriminator", *common, "--out", str(out), "--flows", str(flows)]
+    assert main([*train, "--epochs", "2", "--trained-on", "stripes"]) == 0
     assert "broken.mp4" in capsys.readouterr().err
     model = load_discriminator(out)
     assert model.config.flow_model == "gradient" and model.config.trained_on == "stripes"
+    assert model.config.flows == flows
     assert model.metadata["real_clips"] == 6 and 0 <= model.metadata["calibration_error"] <= 1
     assert main(["evaluate-discriminator", str(out), *common, "--json", str(sides / "r.json")]) == 0
     result = json.loads((sides / "r.json").read_text())

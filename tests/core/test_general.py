@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from motionprompt_core.demo import truth, world
+from motionprompt_core.demo.checkpoint import load_demo_weights
+from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.files import write_safetensors
-from motionprompt_core.flow import GradientFlow
+from motionprompt_core.flow import GradientFlow, load_flow_model
 from motionprompt_core.training import general, general_data
 from motionprompt_core.training.faults import TRAINED
 from tests.core.test_clips import drifting, write_frames
@@ -26,18 +29,17 @@ def test_a_seed_gives_flow_of_a_real_clip_and_of_faulty_ones(footage):
     assert all(torch.equal(flow, flows[1][name]) for name, flow in flows[0].items())
     kinds = {name.removeprefix("fake.") for name in flows[0] if name != "real"}
     assert kinds and kinds <= set(TRAINED)
-    assert flows[0]["real"].shape == (3, 2, general_data.GRID, general_data.GRID)
+    assert flows[0]["real"].shape == (3, 4, general_data.GRID, general_data.GRID)
 
 
-def test_the_demo_s_run_gives_finished_videos_and_late_estimates_of_both_sides(tmp_path):
-    pan = torch.ones(2, 2, 128, 128)
-    flows = {f"{side}.{part}": speed * pan for speed, side in enumerate(("real", "faulty", "generated"), start=1)
-             for part in ("12", *general_data.DEMO_PARTS)}
-    write_safetensors(flows, tmp_path / "10000.safetensors", {})
-    found = general_data.demo_flows(tmp_path / "10000.safetensors")
-    assert {name: len(flow) for name, flow in found.items()} == {"real": 4, "fake.demo": 4, "fake.sprites": 4}
-    speeds = [found[name].mean().item() for name in ("real", "fake.sprites", "fake.demo")]
-    assert speeds == pytest.approx([0.5, 1.0, 1.5])  # px of a grid of half the size
+def test_the_demo_gives_a_steady_clip_a_faulty_one_and_the_model_s_own_of_the_same_prompt():
+    pipeline = DemoPipeline(load_demo_weights("weights/demo_video_model.safetensors"), steps=2)
+    clips = general_data.demo_clips(5, pipeline)
+    assert clips.keys() == {"real", "fake.sprites", "fake.demo"}
+    clip = world.random_clip(torch.Generator().manual_seed(5), fault_share=0)
+    assert truth.read(clips["real"]).matches(clip)["colour"]
+    flows = general_data.demo_flows(5, pipeline, load_flow_model("lucas_kanade"))
+    assert {name: flow.shape for name, flow in flows.items()} == dict.fromkeys(clips, (3, 4, 64, 64))
 
 
 def test_sequences_are_found_in_any_of_the_folders(footage, tmp_path_factory):

@@ -25,16 +25,22 @@ def model():
     to_latents = torch.randn(2 * WIDTH, FRAMES * CHANNELS * SIZE * SIZE) * 0.3
     to_pixels = torch.nn.Upsample(scale_factor=8, mode="bilinear")
     colours = torch.randn(3, CHANNELS) * 0.3
-    discriminator = FlowDiscriminator(
-        DiscriminatorConfig(flow_model="gradient", img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2)
-    )
     return GuidedModel(
         encode=lambda rows: rows["l"].flatten().tanh(),
         predict_x0=lambda cond: (cond @ to_latents).reshape(FRAMES, CHANNELS, SIZE, SIZE),
         decode=lambda latents: 0.5 + torch.einsum("kc,nchw->nkhw", colours, to_pixels(latents)).sin() / 2,
         flow=load_flow_model("gradient"),
-        discriminator=discriminator.requires_grad_(False).eval(),
+        discriminator=judge_of(flows=1),
     )
+
+
+def judge_of(flows: int) -> FlowDiscriminator:
+    torch.manual_seed(3)
+    return FlowDiscriminator(
+        DiscriminatorConfig(
+            flow_model="gradient", img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, flows=flows,
+        )
+    ).requires_grad_(False).eval()
 
 
 def fresh_tokens():
@@ -55,7 +61,9 @@ def test_the_loss_falls(model):
     assert report.iterations[-1].loss < report.iterations[0].loss
 
 
-def test_the_gradient_is_the_derivative_of_the_weighted_sum(model):
+@pytest.mark.parametrize("flows", [1, 2])
+def test_the_gradient_is_the_derivative_of_the_weighted_sum(model, flows):
+    model.discriminator, model.flows = judge_of(flows), flows
     settings = GuidanceSettings(lambda_disc=0.7, lambda_tv=0.3, lambda_reg=0.2, resample_pairs=False, iterations=1)
     tokens = fresh_tokens()
     start = tokens.rows["l"].detach() + 0.1
@@ -66,6 +74,7 @@ def test_the_gradient_is_the_derivative_of_the_weighted_sum(model):
     report = StepReport(0, 1.0)
     optimiser.optimise(model, report)
     pairs = report.iterations[0].pairs
+    assert all(len(row) == flows + 1 for row in pairs)
 
     @torch.no_grad()
     def loss(rows):
@@ -188,9 +197,16 @@ def test_pairs_are_ordered_within_the_gap_and_all_occur():
     assert min(counts.values()) > 500 / len(counts) / 2
 
 
+def test_rows_of_frames_are_evenly_spaced_within_the_gap_and_all_occur():
+    rows = draw_pairs(6, GuidanceSettings(pairs=500, max_gap=2), torch.Generator().manual_seed(0), flows=2)
+    assert set(rows) == {(0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 2, 4), (1, 3, 5)}
+
+
 def test_one_frame_has_no_motion():
     with pytest.raises(ValueError, match="at least 2 frames"):
         draw_pairs(1, GuidanceSettings(), torch.Generator())
+    with pytest.raises(ValueError, match="at least 3 frames, but the video has 2"):
+        draw_pairs(2, GuidanceSettings(), torch.Generator(), flows=2)
 
 
 def test_clipping_bounds_the_gradient_but_reports_it_whole(model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +151,12 @@ def test_discriminator_score_is_the_mean_of_phi_and_warns_of_another_flow_model(
         phi = [torch.sigmoid(model(flow(clip[i:i + 1], clip[i + 2:i + 3]))).item() for i in range(4)]
     assert discriminator_score(clip, flow, model, gap=2) == pytest.approx(np.mean(phi), abs=1e-6)
     assert evaluate_video(clip, flow, model, gap=2).discriminator_score == pytest.approx(np.mean(phi), abs=1e-6)
+    torch.manual_seed(0)
+    model = FlowDiscriminator(replace(config, flows=2)).eval()
+    with torch.no_grad():
+        flows = [flow(clip[i:i + 1], clip[i + 2:i + 3]) for i in range(4)]
+        phi = [torch.sigmoid(model(torch.cat((flows[i], flows[i + 2]), dim=1))).item() for i in range(2)]
+    assert discriminator_score(clip, flow, model, gap=2) == pytest.approx(np.mean(phi), abs=1e-6)
     with pytest.warns(UserWarning, match="trained with gradient and is shown the flow of uniform"):
         discriminator_score(clip, UniformFlow(1), model)
 

@@ -53,3 +53,21 @@ def test_half_of_the_generated_side_is_made_of_the_batch_s_real_flow():
     real, fake = prepare(pans(8), still, generator())
     assert real.shape == fake.shape == still.shape
     assert bend(real).max() < 1e-3 and bend(fake[4:]).max() < 1e-3 and uneven(fake[:4]).min() > 0.01
+
+
+def test_rows_of_flows_are_varied_alike():
+    """Both flows of a row are mirrored, zoomed and sped up together: what was the same stays nearly the same."""
+    rows = pans().repeat(1, 2, 1, 1)
+    varied = vary(rows, generator())
+    first, second = varied[:, :2], varied[:, 2:]
+    assert bend(first).max() < 1e-3 and bend(second).max() < 1e-3
+    shake = (second - first).flatten(1).norm(dim=1) / first.flatten(1).norm(dim=1)
+    assert shake.median() < 0.05 < shake.max()
+
+
+def test_a_disturbed_row_changes_its_motion():
+    rows = pans().repeat(1, 2, 1, 1)
+    change = disturb(rows, generator()) - rows
+    assert (change[:, :2] - change[:, 2:]).abs().amax(dim=(1, 2, 3)).min() > 0.01
+    taken_back = (change[:, :2] + change[:, 2:]).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert 0 < taken_back.float().mean() < 0.6
