@@ -30,6 +30,11 @@ def test_one_frame(tiny):
     refused(tiny, "one frame.*batch_size", latent_image=tiny.latent(frames=1))
 
 
+def test_a_video_too_short_for_a_discriminator_of_several_flows(tiny):
+    message = "judges 2 flows in a row, between 3 frames, and the video has 2. Make it longer"
+    refused(tiny, message, latent_image=tiny.latent(frames=2), discriminator=tiny.make_discriminator(flows=2))
+
+
 def test_latents_of_another_kind_of_model(tiny):
     check = tiny.comfy.module("nodes.host.checks").check_frames
     with pytest.raises(ValueError, match=r"\(1, 1, 999\).*frames as a batch.*sound"):

@@ -191,3 +191,14 @@ def test_two_advanced_ksamplers_hand_over_a_noisy_latent(tiny):
     model, report = tiny.applied()
     assert not torch.equal(both(model, tiny.learnable), plain)
     assert report.num_steps == 4 and report.guided == [0, 1]
+
+
+def test_a_discriminator_of_two_flows_in_a_row(tiny):
+    judge, latent = tiny.make_discriminator(flows=2), tiny.latent(frames=5)
+    (slope,) = tiny.slopes(discriminator=judge, latent_image=latent)
+    assert slope["autograd"] > 1e-6
+    assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
+    latents, report = tiny.guided(discriminator=judge, latent_image=latent)
+    assert report.guided == [0, 1] and not torch.equal(latents, tiny.guided(latent_image=latent)[0])
+    rows = [row for step in report.steps for iteration in step.iterations for row in iteration.pairs]
+    assert rows and all(len(row) == 3 and row[1] - row[0] == row[2] - row[1] > 0 for row in rows)

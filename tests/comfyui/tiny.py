@@ -31,9 +31,9 @@ class Tiny:
         self.plain = self.encode(TEXT)
         self.negative = self.encode("blurry")
 
-    def make_discriminator(self) -> Any:
+    def make_discriminator(self, flows: int = 1) -> Any:
         core = self.comfy.module("motionprompt_core.discriminator")
-        config = core.DiscriminatorConfig(flow_model="gradient", img_size=64, depth=2, embed_dim=32)
+        config = core.DiscriminatorConfig(flow_model="gradient", img_size=64, depth=2, embed_dim=32, flows=flows)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return self.comfy.module("nodes.host.models").ManagedModel(core.FlowDiscriminator(config))
@@ -95,7 +95,8 @@ class Tiny:
         return float((kept - again).norm() / kept.norm())
 
     def slopes(
-        self, model: Any = None, settings: dict[str, Any] | None = None, epsilon: float = 3e-3, **options: Any
+        self, model: Any = None, settings: dict[str, Any] | None = None, epsilon: float = 3e-3,
+        discriminator: Any = None, **options: Any
     ) -> list[dict[str, float]]:
         """Slopes of the loss along its gradient, by autograd and by differences, at the first of four steps."""
         settings = {"window_start": 0.0, "window_end": 0.25, "lambda_tv": 0.0, **(settings or {})}
@@ -104,7 +105,7 @@ class Tiny:
             model=model or self.model,
             vae=self.vae,
             flow_model=self.flow,
-            discriminator=self.discriminator,
+            discriminator=discriminator or self.discriminator,
             settings=json.dumps(settings),
             epsilon=epsilon,
         )

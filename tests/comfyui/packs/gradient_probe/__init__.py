@@ -25,7 +25,7 @@ def probing_optimiser(results: list[dict[str, float]], epsilon: float) -> type:
     class ProbingOptimiser(guidance.PromptOptimiser):
         def optimise(self, model, step, compare=False, on_iteration=None):
             num_frames = decoding.count_frames(model.decode, model.predict_x0(model.encode(self.tokens.rows)))
-            pairs = guidance.draw_pairs(num_frames, self.settings, self.generator)
+            pairs = guidance.draw_pairs(num_frames, self.settings, self.generator, model.flows)
             gradients: list[torch.Tensor] = []
             self._move = lambda adam, found: gradients.extend(found) or 0.0
             self._iterate(model, step, self._optimiser(), [pairs])
@@ -41,8 +41,7 @@ def probing_optimiser(results: list[dict[str, float]], epsilon: float) -> type:
         @torch.no_grad()
         def _loss(self, model, line, distance, pairs) -> float:
             moved = {key: row + distance * d for (key, row), d in zip(self.tokens.rows.items(), line, strict=True)}
-            x0 = model.predict_x0(model.encode(moved))
-            x0 = x0 if model.mix is None else model.mix(x0)
+            x0 = model.mixed(model.predict_x0(model.encode(moved)))
             loss = guidance.motion_loss(model, x0, pairs, self.settings).total.double()
             for key, row in moved.items():
                 loss = loss + self.settings.lambda_reg * (row - self.tokens.initial[key]).double().square().sum()
