@@ -58,6 +58,7 @@ class Arm:
         name: unique within a suite. about: what it is, for the report.
         guided: MotionPrompt's learnable tokens are in the prompt. learn: they are optimised.
         settings: guidance settings that differ from the run's. words: initial words that differ from the run's.
+        repeat: how many times the initial words are there.
         suffix: words appended to the prompt.
         placement: where learnable tokens go.
         discriminator: name in `Networks.others`; empty for the run's own.
@@ -72,6 +73,7 @@ class Arm:
     learn: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
     words: str = ""
+    repeat: int = 1
     suffix: str = ""
     placement: Literal["end", "front"] = "end"
     discriminator: str = ""
@@ -91,7 +93,8 @@ class Arm:
         if not self.guided:
             return pipeline.sample(prompt, seed)[0]
         changed = GuidanceSettings.from_dict({**settings.to_dict(), **self.settings})
-        return pipeline.sample(prompt, seed, changed, self.words or words, learn=self.learn)[0]
+        words = " ".join([self.words or words] * self.repeat)
+        return pipeline.sample(prompt, seed, changed, words, learn=self.learn)[0]
 
 
 PLAIN = Arm("plain", "the prompt as it is", guided=False)

@@ -49,7 +49,7 @@ FINDINGS = (
     Finding("3 tokens are slightly more coherent", "3 tokens", "motionprompt", "coherence", 1),
     Finding("3 tokens cost motion", "3 tokens", "motionprompt", "flow_magnitude", -1),
     Finding("tokens in front gain nothing", "tokens in front", "motionprompt", "coherence", 0),
-    Finding('"the" gains nothing over "authentic"', 'word "the"', "motionprompt", "coherence", 0),
+    Finding('"the" gains nothing over "authentic"', 'word "the"', 'word "authentic"', "coherence", 0),
     Finding("another model's discriminator still helps", "other discriminator", "plain", "coherence", 1),
 )
 
@@ -64,9 +64,10 @@ PAPER = (
     Arm("early window", "steps 0 to 10 of 50", settings={"window_start": 0.0, "window_end": 0.22}),
     Arm("paper's window", "steps 4 to 14 of 50", settings={"window_start": 0.08, "window_end": 0.30}),
     Arm("late window", "steps 20 to 30 of 50", settings={"window_start": 0.40, "window_end": 0.62}),
-    Arm("3 tokens", '"authentic authentic authentic"', words="authentic authentic authentic"),
+    Arm("3 tokens", "the words three times", repeat=3),
     Arm("tokens in front", "before the prompt", placement="front"),
-    Arm('word "the"', 'initial word "the" instead of "authentic"', words="the"),
+    Arm('word "authentic"', 'initial word "authentic"', words="authentic"),
+    Arm('word "the"', 'initial word "the"', words="the"),
 )
 OTHER_DISCRIMINATOR = Arm("other discriminator", "guided by the second discriminator", discriminator="other")
 PRESERVE = (
