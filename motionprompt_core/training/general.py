@@ -41,7 +41,7 @@ FRAMES = 12
 ALL = FRAMES - FLOWS  # rows of neighbours
 SETTINGS = ClipSettings(fps=24.0, size=128, max_frames=FRAMES, gaps=(1,), pairs=ALL, grid=GRID, flows=FLOWS)
 DEMO_SEED = 60_000
-WINDOWS = ((0.0, 1), (0.5, 2), (0.6, 1), (0.2, 3))  # where in the sequence, source frames from one to the next
+WINDOWS = (0.0, 0.6)  # where in the sequence a clip begins, as a share of what is left beside it
 VISIBLE = 0.15  # px of the grid, by how much a fault changes a twentieth of the flow at least
 TERMS = (
     "flow of real footage (DAVIS-2016: bmx-trees, camel, car-roundabout, cows, dance-twirl, drift-chicane, goat, "
@@ -90,12 +90,12 @@ def train(args: argparse.Namespace) -> None:
                        sequences=list(TRAINING_SEQUENCES), clips=SETTINGS.to_dict())
 
 
-def test_clips(data: Path, sequences: Sequence[str], windows: int = len(WINDOWS)) -> list[Frames]:
-    """Real clips of sequences, windows of different times and speeds, squares of SETTINGS.size."""
+def test_clips(data: Path, sequences: Sequence[str], step: int = 1) -> list[Frames]:
+    """Real clips of sequences, `step` source frames from one frame to the next, squares of SETTINGS.size."""
     clips = []
     for sequence in sequences:
         count = sum(1 for _ in (data / sequence).iterdir())
-        for where, step in WINDOWS[:windows]:
+        for where in WINDOWS:
             length = (FRAMES - 1) * step + 1
             start = int(where * max(0, count - length))
             video, _ = read_video(data / sequence, start=start, length=FRAMES, step=step, size=SETTINGS.size)
@@ -157,7 +157,7 @@ class Judge:
 def test(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     judge = Judge(load_discriminator(args.file), args.cache, args.pairs)
-    clips = test_clips(args.data, args.sequences, args.windows)
+    clips = test_clips(args.data, args.sequences, args.step)
     real = judge(clips)
     scores = {(kind, s): judge(faulty_clips(clips, kind, s)) for kind in FAULTS for s in SEVERITIES}
     result: dict[str, Any] = {"real_clips": len(clips), "faulty_clips_each": len(clips)}
@@ -211,7 +211,7 @@ def main() -> None:
     command.add_argument("file", type=Path)
     command.add_argument("--data", type=Path, required=True)
     command.add_argument("--sequences", nargs="+", default=list(TEST_SEQUENCES))
-    command.add_argument("--windows", type=int, default=len(WINDOWS), help="real clips of each sequence")
+    command.add_argument("--step", type=int, default=1, help="source frames from one frame to the next: how fast")
     command.add_argument("--pairs", type=int, default=SETTINGS.pairs, help="pairs of frames of each clip")
     command.add_argument("--demo", type=int, default=0, help="rendered clips and demo model's videos, of so many seeds")
     command.add_argument("--demo-weights", type=Path, default=Path("weights/demo_video_model.safetensors"))
