@@ -13,7 +13,8 @@ from torch import Tensor
 
 from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.evaluation.arms import Arm
-from motionprompt_core.guidance import GuidedModel, draw_pairs, motion_loss
+from motionprompt_core.guidance import GuidedModel, motion_loss
+from motionprompt_core.pairs import draw_pairs
 from motionprompt_core.report import GuidanceReport
 from motionprompt_core.schedule import guided_steps
 from motionprompt_core.settings import GuidanceSettings

@@ -27,6 +27,7 @@ from .autograd import backward_scaled
 from .decoding import Decoder, count_frames, decode_frames
 from .economy import ECONOMIES
 from .losses import adversarial_loss, detail_floor, embedding_regulariser, motion_floor, total_variation
+from .pairs import draw_pairs, ends
 from .report import FlowSample, IterationReport, StepReport
 from .settings import GuidanceSettings
 from .tokens import LearnableTokens
@@ -103,29 +104,6 @@ class NonFiniteError(ArithmeticError):
     """A loss or a gradient is NaN or infinite."""
 
 
-def draw_pairs(
-    num_frames: int, settings: GuidanceSettings, generator: torch.Generator, flows: int = 1
-) -> list[tuple[int, ...]]:
-    """Random pairs (i, j) of frames, i < j, every pair of the allowed distance equally likely.
-
-    Args:
-        num_frames: length F of the video, more than `flows`.
-        generator: on the CPU, so that a seed draws the same pairs on every device.
-        flows: so many in a row make rows of frames (i, j, 2j - i, ...).
-    """
-    if num_frames <= flows:
-        raise ValueError(
-            f"Motion needs at least {flows + 1} frames, but the video has {num_frames}. Use a longer latent batch."
-        )
-    max_gap = settings.max_gap or num_frames - 1
-    allowed = [
-        tuple(range(i, i + flows * gap + 1, gap))
-        for i in range(num_frames) for gap in range(1, max_gap + 1) if i + flows * gap < num_frames
-    ]
-    picks = torch.randint(len(allowed), (settings.pairs,), generator=generator)
-    return [allowed[int(pick)] for pick in picks]
-
-
 def motion_loss(
     model: GuidedModel, x0: Tensor, pairs: list[tuple[int, ...]], settings: GuidanceSettings,
     unguided: Tensor | None = None,
@@ -140,7 +118,7 @@ def motion_loss(
     """
     frames = decode_frames(model.decode, x0, [frame for pair in pairs for frame in pair])
     model.check()
-    flow = model.flow(*_ends(frames, pairs))
+    flow = model.flow(*ends(frames, pairs))
     model.check()
     total = flow.new_zeros((), dtype=torch.float32)
     disc = tv = phi = None
@@ -156,7 +134,7 @@ def motion_loss(
     if unguided is not None:
         with torch.no_grad():
             as_begun = decode_frames(model.decode, unguided, [frame for pair in pairs for frame in pair])
-            reference = model.flow(*_ends(as_begun, pairs)) if settings.preserve_motion > 0 else None
+            reference = model.flow(*ends(as_begun, pairs)) if settings.preserve_motion > 0 else None
         model.check()
         if reference is not None:
             floor = motion_floor(flow, reference)
@@ -165,12 +143,6 @@ def motion_loss(
             detail = detail_floor(frames, as_begun)
             total = total + settings.preserve_detail * detail
     return MotionLoss(total, disc, tv, phi, flow, floor, detail)
-
-
-def _ends(frames: Tensor, pairs: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-    """The frames that flow begins at, and those it ends at, of pairs or rows in one batch (N, 3, H, W)."""
-    rows = frames.unflatten(0, (len(pairs), -1))
-    return rows[:, :-1].flatten(0, 1), rows[:, 1:].flatten(0, 1)
 
 
 class PromptOptimiser:

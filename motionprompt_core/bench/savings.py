@@ -21,7 +21,8 @@ from ..demo import world
 from ..demo.fidelity import FIRST_SEED, STEPS, WORDS, Moment
 from ..demo.pipeline import DemoPipeline, load_pipeline
 from ..flow import RifeFlow
-from ..guidance import GuidedModel, draw_pairs, motion_loss
+from ..guidance import GuidedModel, motion_loss
+from ..pairs import draw_pairs
 from ..settings import GuidanceSettings
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..autograd import constant_layers
-from ..guidance import GuidedModel, PromptOptimiser, draw_pairs, motion_loss
+from ..guidance import GuidedModel, PromptOptimiser, motion_loss
+from ..pairs import draw_pairs
 from ..report import StepReport
 from ..settings import MODES, GuidanceSettings
 from ..tokens import LearnableTokens

@@ -13,7 +13,7 @@ from ..demo import world
 from ..demo.checkpoint import DemoWeights
 from ..demo.pipeline import DemoPipeline
 from ..discriminator import FlowDiscriminator
-from ..flow import FlowModel
+from ..flow import FlowModel, load_flow_model
 from ..report import GuidanceReport
 from ..settings import GuidanceSettings
 
@@ -85,8 +85,10 @@ class Arm:
     def sample(self, networks: Networks, prompt: str, seed: int, settings: GuidanceSettings, words: str) -> Tensor:
         """The video, (T, 3, H, W) in [0, 1]."""
         judge = networks.others[self.discriminator] if self.discriminator else networks.discriminator
+        name = judge.config.flow_model  # a discriminator judges the flow that it was trained on
+        flow = networks.flow if networks.flow.name == name else load_flow_model(name)
         pipeline = self.pipeline(
-            networks.weights, networks.flow, judge, steps=max(1, round(networks.steps * self.step_factor)),
+            networks.weights, flow, judge, steps=max(1, round(networks.steps * self.step_factor)),
             placement=self.placement, **self.options,
         )
         prompt = f"{prompt} {self.suffix}".strip()

@@ -9,8 +9,9 @@ import torch
 
 from motionprompt_core.discriminator import DiscriminatorConfig, FlowDiscriminator
 from motionprompt_core.flow import load_flow_model
-from motionprompt_core.guidance import GuidedModel, PromptOptimiser, draw_pairs, motion_loss
+from motionprompt_core.guidance import GuidedModel, PromptOptimiser, motion_loss
 from motionprompt_core.losses import laplacian
+from motionprompt_core.pairs import draw_pairs
 from motionprompt_core.report import StepReport
 from motionprompt_core.settings import GuidanceSettings
 from motionprompt_core.tokens import LearnableTokens

@@ -25,7 +25,8 @@ def probing_optimiser(results: list[dict[str, float]], epsilon: float) -> type:
     class ProbingOptimiser(guidance.PromptOptimiser):
         def optimise(self, model, step, compare=False, on_iteration=None):
             num_frames = decoding.count_frames(model.decode, model.predict_x0(model.encode(self.tokens.rows)))
-            pairs = guidance.draw_pairs(num_frames, self.settings, self.generator, model.flows)
+            draw_pairs = pack_module("motionprompt_core.pairs").draw_pairs
+            pairs = draw_pairs(num_frames, self.settings, self.generator, model.flows)
             gradients: list[torch.Tensor] = []
             self._move = lambda adam, found: gradients.extend(found) or 0.0
             self._iterate(model, step, self._optimiser(), [pairs])

@@ -1,0 +1,37 @@
+"""Which frames the motion is measured between."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .settings import GuidanceSettings
+
+
+def draw_pairs(
+    num_frames: int, settings: GuidanceSettings, generator: torch.Generator, flows: int = 1
+) -> list[tuple[int, ...]]:
+    """Random pairs (i, j) of frames, i < j, every pair of the allowed distance equally likely.
+
+    Args:
+        num_frames: length F of the video, more than `flows`.
+        generator: on the CPU, so that a seed draws the same pairs on every device.
+        flows: so many in a row make rows of frames (i, j, 2j - i, ...).
+    """
+    if num_frames <= flows:
+        raise ValueError(
+            f"Motion needs at least {flows + 1} frames, but the video has {num_frames}. Use a longer latent batch."
+        )
+    max_gap = settings.max_gap or num_frames - 1
+    allowed = [
+        tuple(range(i, i + flows * gap + 1, gap))
+        for i in range(num_frames) for gap in range(1, max_gap + 1) if i + flows * gap < num_frames
+    ]
+    picks = torch.randint(len(allowed), (settings.pairs,), generator=generator)
+    return [allowed[int(pick)] for pick in picks]
+
+
+def ends(frames: Tensor, pairs: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """The frames that flow begins at, and those it ends at, of pairs or rows in one batch (N, 3, H, W)."""
+    rows = frames.unflatten(0, (len(pairs), -1))
+    return rows[:, :-1].flatten(0, 1), rows[:, 1:].flatten(0, 1)
