@@ -47,7 +47,8 @@ def add_to(commands: Any) -> None:
         "evidence", formatter_class=defaults, help="write docs/evidence.md anew from the summaries in docs/evidence",
     )
     evidence.add_argument("--folder", type=Path, default=FOLDER, help="folder with the summaries")
-    evidence.add_argument("--add", type=Path, nargs="*", default=[], help="summary.json files to put there first")
+    evidence.add_argument("--add", nargs="*", default=[], metavar="[NAME=]FILE",
+                          help="summary.json files to put there first, by their suite's or another name")
     evidence.set_defaults(run=lambda options: write_evidence(options.folder, options.add))
 
 
