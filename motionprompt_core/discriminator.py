@@ -158,8 +158,9 @@ class FlowDiscriminator(nn.Module):
         """
         side, changes = max(flow.shape[-2:]), []
         if self.config.flows > 1:
+            stretch = flow.new_tensor((side / flow.shape[-1], side / flow.shape[-2]))  # of a frame made square
             flow, side = self._resized(flow) * (self.config.img_size / side), self.config.img_size
-            flow, *changes = changes_of_motion(flow)
+            flow, *changes = changes_of_motion(flow, stretch.view(1, 2, 1, 1))
         seen = torch.asinh(flow * (self.config.flow_scale / side))
         if self.config.detail:
             rest = flow - gaussian_blur(flow, side / 32)
@@ -196,11 +197,16 @@ class FlowDiscriminator(nn.Module):
         return (1 + len(QUANTILES)) * self.config.flows * (1 + self.config.bands) * self.config.statistics
 
 
-def changes_of_motion(flows: Tensor) -> list[Tensor]:
+def changes_of_motion(flows: Tensor, stretch: Tensor) -> list[Tensor]:
     """The first of some flows in a row (B, 2 * flows, H, W), px, and by how much each next one differs from the one
-    before it, at the place where that has led; a list of (B, 2, H, W)."""
+    before it, at the place where that has led; a list of (B, 2, H, W).
+
+    Args:
+        stretch: px of this grid that a px of flow is, across and down; (1, 2, 1, 1).
+    """
     parts = list(flows.split(2, dim=1))
-    return parts[:1] + [warp(after, before) - before for before, after in zip(parts[:-1], parts[1:], strict=True)]
+    pairs = zip(parts[:-1], parts[1:], strict=True)
+    return parts[:1] + [warp(after, before * stretch) - before for before, after in pairs]
 
 
 def in_a_row(flow: Tensor, flows: int, gap: int = 1) -> Tensor:

@@ -120,6 +120,16 @@ def test_flows_in_a_row_show_where_motion_changes_along_its_path():
     assert torch.equal(seen[0][:, :4], seen[1][:, :4])  # the first flow is the same
 
 
+def test_changes_are_looked_up_where_the_motion_leads_in_frames_of_any_shape():
+    """Six px down in 48: what is new in the second flow at row 30 happened to what was in row 24."""
+    flow = torch.zeros(1, 6, 48, 96)
+    flow[:, 1::2] = 6.0
+    flow[:, 2, 29:32] = 3.0
+    change = tiny(config=ROWS).normalise(flow)[0, 4].abs().mean(dim=1)
+    centre = (change * torch.arange(64.0)).sum() / change.sum()
+    assert centre.item() == pytest.approx(24.5 / 48 * 64 - 0.5, abs=0.5)
+
+
 def test_rows_of_a_video_s_flows():
     flow = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 4, 4)
     assert torch.equal(in_a_row(flow, 1), flow)
