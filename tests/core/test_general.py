@@ -8,11 +8,16 @@ import torch
 from motionprompt_core.demo import truth, world
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.demo.pipeline import DemoPipeline
+from motionprompt_core.discriminator import load_discriminator
 from motionprompt_core.files import write_safetensors
-from motionprompt_core.flow import GradientFlow, load_flow_model
+from motionprompt_core.flow import GradientFlow, gaussian_blur, load_flow_model
 from motionprompt_core.training import general, general_data
+from motionprompt_core.training.clips import Frames
+from motionprompt_core.training.discriminator import auroc
 from motionprompt_core.training.faults import TRAINED
 from tests.core.test_clips import drifting, write_frames
+
+SHIPPED = "general_discriminator_research_only.safetensors"
 
 
 @pytest.fixture
@@ -76,3 +81,36 @@ def test_faulty_test_clips_repeat_and_differ(footage):
     one, two = (general.faulty_clips(clips[:2], "melt", 1.0) for _ in range(2))
     assert all(torch.equal(a.video, b.video) for a, b in zip(one, two, strict=True))
     assert not torch.equal(one[0].video, clips[0].video)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    model = load_discriminator(f"weights/{SHIPPED}")
+    return general.Judge(model, tmp_path_factory.mktemp("cache"), pairs=4)
+
+
+def panned(seed: int) -> Frames:
+    """A camera's even pan over natural-looking texture."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(1, 3, 160, 160, generator=generator)
+    picture = sum(gaussian_blur(noise, sigma) * sigma for sigma in (1.5, 4.0, 10.0))
+    picture = torch.sigmoid(1.5 * picture / picture.std())[..., 16:144, 16:144].expand(general.FRAMES, -1, -1, -1)
+    return Frames(f"pan {seed}", general_data.pan(picture, generator).clamp(0, 1))
+
+
+def test_the_pack_s_general_discriminator_tells_faults_it_never_saw_from_steady_motion(shipped):
+    real = [panned(seed) for seed in range(6)]
+    faulty = [clip for kind in ("wobble", "ghost", "identity_jump") for clip in general.faulty_clips(real, kind, 1.0)]
+    scores = shipped(real)
+    assert auroc(scores, shipped(faulty)) > 0.9
+    assert (scores > 0).all()
+
+
+def test_the_pack_s_general_discriminator_does_not_call_stills_fake(shipped):
+    stills = [Frames(f"still {clip.name}", clip.video[:1].expand_as(clip.video)) for clip in map(panned, range(3))]
+    assert (shipped(stills) > 0).all()
+
+
+def test_the_pack_s_general_discriminator_says_what_it_may_be_used_for(shipped):
+    assert "research_only" in SHIPPED and "RESEARCH ONLY" in shipped.model.config.trained_on
+    assert shipped.model.metadata["license"] == "research only" and "goat" in shipped.model.metadata["sequences"]
