@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..motionprompt_core.discriminator import MOST_FLOWS
 from ..motionprompt_core.training.cache import STILL, FlowClips, cached_flows
 from ..motionprompt_core.training.clips import ClipSettings, Frames, find_clips
 from ..motionprompt_core.training.dataset import FlowDataset, captured_flows, joined
@@ -89,6 +90,9 @@ class FlowDatasetNode(io.ComfyNode):
                     tooltip="Name that Capture Flow Estimates kept estimates under: they join the generated side, so "
                     "that the discriminator knows the blurry estimates that it will judge. Empty for none.",
                 ),
+                _number("flows", _D.flows, "Flows in a row that are judged together. 2 also shows how motion changes "
+                        "from one frame to the next, which jitter and tearing do all the time; then leave captured "
+                        "empty.", 1, MOST_FLOWS),
             ],
             outputs=[
                 make(DatasetType.Output, display_name="dataset", tooltip="For Train Flow Discriminator."),
@@ -110,6 +114,11 @@ class FlowDatasetNode(io.ComfyNode):
         settings = clip_settings(values)
         sides = {side: _sources(given, values, side) for side in ("real", "generated")}  # both, before any long work
         captured = FlowClips()
+        if values.get("captured") and settings.flows > 1:
+            raise ValueError(
+                f"Flow Dataset: flows is {settings.flows}, but captured estimates are single flows. Set flows to 1, or "
+                "leave captured empty."
+            )
         if values.get("captured"):
             folder = training.capture_folder(values["captured"])
             captured = captured_flows(folder, flow.module.name, settings.grid)
@@ -145,7 +154,7 @@ def clip_settings(values: dict[str, Any]) -> ClipSettings:
         gaps = tuple(int(part) for part in text.replace(",", " ").split())
     except ValueError as error:
         raise ValueError(f"Flow Dataset: gaps are {text!r}, expected whole numbers such as 1, 2, 4.") from error
-    known = {name: values[name] for name in ("fps", "folder_fps", "max_frames", "size", "pairs") if name in values}
+    known = {name: values[name] for name in ("fps", "folder_fps", "max_frames", "size", "pairs", "flows") if name in values}
     return ClipSettings(**known, gaps=gaps)
 
 

@@ -90,7 +90,9 @@ class TrainFlowDiscriminator(io.ComfyNode):
         cls, dataset: FlowDataset, size: str, epochs: int, learning_rate: float, seed: int, family: str,
         pretrained: str = RANDOM, resume: bool = True,
     ) -> io.NodeOutput:
-        config = DiscriminatorConfig(flow_model=dataset.flow_model, family=family.strip() or "any", **SIZES[size])
+        config = DiscriminatorConfig(
+            flow_model=dataset.flow_model, family=family.strip() or "any", flows=dataset.settings.flows, **SIZES[size],
+        )
         status = status_line(cls.hidden.unique_id if cls.hidden is not None else None)
         progress = training.Progress(1, status)
         state = training.training_state(f"{dataset.digest()}_{size}_{epochs}_{learning_rate:g}_{seed}")

@@ -81,6 +81,7 @@ def test_a_full_path_inside_the_folders_is_read(comfy, flow, folders):
         ({"real_images": [batch(1)], "generated_images": [batch(1)[:1]]}, r"has 1 frame\(s\)"),
         ({"real_images": [batch(1)], "generated_images": [batch(1)], "gaps": ["one"]}, "gaps are 'one'"),
         ({"real": ["mp_nowhere"], "generated_images": [batch(1)]}, "there is no folder 'mp_nowhere'"),
+        ({"real_images": [batch(1)], "flows": [2], "captured": ["mp"]}, "flows is 2, but captured estimates are single"),
     ],
 )
 def test_bad_input_is_named_before_any_work(comfy, flow, inputs, message):
@@ -113,6 +114,16 @@ def test_what_is_trained_is_saved_listed_and_guides(tiny, dataset):
         "MotionPromptSaveFlowDiscriminator", discriminator=discriminator, filename="mp test", trained_on=""
     )
     assert file == "mp test.safetensors" and again == "mp test_2.safetensors"
+
+
+def test_a_discriminator_of_two_flows_is_trained_and_guides(tiny, flow):
+    sides = {f"{side}_images": [batch(0.5 + 0.2 * i, jitter, seed=i) for i in range(3)]
+             for side, jitter in (("real", 0.0), ("generated", 2.0))}
+    dataset, _ = dataset_of(tiny.comfy, flow, flows=[2], **sides)
+    discriminator, _, _ = train(tiny.comfy, dataset)
+    assert discriminator.module.config.flows == 2
+    _, report = tiny.guided(discriminator=discriminator, flow_model=flow)
+    assert report.state == "done" and len(report.steps[0].iterations[0].pairs[0]) == 3
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden"])
