@@ -154,7 +154,8 @@ def clip_settings(values: dict[str, Any]) -> ClipSettings:
         gaps = tuple(int(part) for part in text.replace(",", " ").split())
     except ValueError as error:
         raise ValueError(f"Flow Dataset: gaps are {text!r}, expected whole numbers such as 1, 2, 4.") from error
-    known = {name: values[name] for name in ("fps", "folder_fps", "max_frames", "size", "pairs", "flows") if name in values}
+    names = ("fps", "folder_fps", "max_frames", "size", "pairs", "flows")
+    known = {name: values[name] for name in names if name in values}
     return ClipSettings(**known, gaps=gaps)
 
 

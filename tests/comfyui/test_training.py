@@ -81,7 +81,7 @@ def test_a_full_path_inside_the_folders_is_read(comfy, flow, folders):
         ({"real_images": [batch(1)], "generated_images": [batch(1)[:1]]}, r"has 1 frame\(s\)"),
         ({"real_images": [batch(1)], "generated_images": [batch(1)], "gaps": ["one"]}, "gaps are 'one'"),
         ({"real": ["mp_nowhere"], "generated_images": [batch(1)]}, "there is no folder 'mp_nowhere'"),
-        ({"real_images": [batch(1)], "flows": [2], "captured": ["mp"]}, "flows is 2, but captured estimates are single"),
+        ({"real_images": [batch(1)], "flows": [2], "captured": ["mp"]}, "flows is 2, but captured estimates"),
     ],
 )
 def test_bad_input_is_named_before_any_work(comfy, flow, inputs, message):
