@@ -77,10 +77,14 @@ class TimedPipeline(DemoPipeline):
 
     def __init__(self, pipeline: DemoPipeline, watch: Stopwatch):
         super().__init__(**{key: pipeline.__dict__[key] for key in DemoPipeline.__dataclass_fields__})
-        self.watch = watch
+        self.watch, self.untimed = watch, pipeline
         judge: Any = pipeline.discriminator
         self.flow: Any = watch.timed("flow", cast(Any, pipeline.flow))
         self.discriminator: Any = watch.timed("discriminator", judge)
+
+    @property
+    def flows(self) -> int:
+        return self.untimed.flows
 
     def embed(self, prompt: str, rows: Tensor | None = None) -> Tensor:
         return self.watch.timed("text encoder", super().embed)(prompt, rows)

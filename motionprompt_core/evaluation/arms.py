@@ -85,8 +85,9 @@ class Arm:
     def sample(self, networks: Networks, prompt: str, seed: int, settings: GuidanceSettings, words: str) -> Tensor:
         """The video, (T, 3, H, W) in [0, 1]."""
         judge = networks.others[self.discriminator] if self.discriminator else networks.discriminator
-        name = judge.config.flow_model  # a discriminator judges the flow that it was trained on
-        flow = networks.flow if networks.flow.name == name else load_flow_model(name)
+        flow = networks.flow
+        if self.discriminator and judge.config.flow_model != flow.name:  # it judges the flow that it was trained on
+            flow = load_flow_model(judge.config.flow_model)
         pipeline = self.pipeline(
             networks.weights, flow, judge, steps=max(1, round(networks.steps * self.step_factor)),
             placement=self.placement, **self.options,
