@@ -12,7 +12,7 @@ _MOTION = "a motion model, v1, v2 or v3, for example *mm_sd15_v2.safetensors*"
 
 _DISCRIMINATOR = """**The discriminator is the general one** that comes with the pack: it knows faults such as jitter \
 and tearing from real footage, not AnimateDiff, and is **for research only** (its *info* says what it was trained on). \
-One of your own is better: workflow *train_discriminator*. Without any, smoothness (*lambda_tv*) guides alone."""
+One of your own may be better: workflow *train_discriminator*. Without any, smoothness (*lambda_tv*) guides alone."""
 
 _STRENGTH = "- **strength**: how hard the motion is pushed; 0 is exactly the video of the plain prompt"
 _SLIDERS = f"""**The three sliders that matter** (green node)
