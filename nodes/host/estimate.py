@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ...motionprompt_core.economy import cost_ratio
+from .checks import flows_of
 from .memory import gradient_memory
 
 # Decoding one frame pair forwards and backwards, in evaluations of one frame by SD1.5's UNet (counted at 512 px).
@@ -22,7 +23,8 @@ def cost_line(run: Any, num_steps: int) -> str:
     uncond = getattr(run.guider, "cfg", 1.0) != 1.0
     decoder = type(run.patch.vae.first_stage_model).__name__
     frames = shape[2] if len(shape) == 5 else shape[0]
-    pair = _PAIR.get(decoder, 1.0) + _FLOW
+    flows = flows_of(run.patch.discriminator)
+    pair = _PAIR.get(decoder, 1.0) * (1 + flows) / 2 + _FLOW * flows
     evaluated = frames  # by the denoiser; where windows overlap, more than there are
     if windows is not None:
         evaluated = windows.length * math.ceil((frames - windows.overlap) / max(1, windows.length - windows.overlap))

@@ -200,5 +200,8 @@ def test_a_discriminator_of_two_flows_in_a_row(tiny):
     assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
     latents, report = tiny.guided(discriminator=judge, latent_image=latent)
     assert report.guided == [0, 1] and not torch.equal(latents, tiny.guided(latent_image=latent)[0])
+    single = tiny.guided(latent_image=latent)[1].estimate
+    told = [float(line.split("about ")[1].split(" times")[0]) for line in (single, report.estimate)]
+    assert told[0] < told[1]  # three frames are decoded, not two
     rows = [row for step in report.steps for iteration in step.iterations for row in iteration.pairs]
     assert rows and all(len(row) == 3 and row[1] - row[0] == row[2] - row[1] > 0 for row in rows)
