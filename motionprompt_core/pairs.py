@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,7 @@ def draw_pairs(
     return [allowed[int(pick)] for pick in picks]
 
 
-def ends(frames: Tensor, pairs: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+def ends(frames: Tensor, pairs: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """The frames that flow begins at, and those it ends at, of pairs or rows in one batch (N, 3, H, W)."""
     rows = frames.unflatten(0, (len(pairs), -1))
     return rows[:, :-1].flatten(0, 1), rows[:, 1:].flatten(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +35,9 @@ class Networks:
     measure: FlowModel
     steps: int = 20
     others: Mapping[str, FlowDiscriminator] = field(default_factory=dict)
+
+
+_flow_model = functools.cache(load_flow_model)  # a run makes many videos
 
 
 def clip_of(seed: int) -> world.Clip:
@@ -87,7 +91,7 @@ class Arm:
         judge = networks.others[self.discriminator] if self.discriminator else networks.discriminator
         flow = networks.flow
         if self.discriminator and judge.config.flow_model != flow.name:  # it judges the flow that it was trained on
-            flow = load_flow_model(judge.config.flow_model)
+            flow = _flow_model(judge.config.flow_model)
         pipeline = self.pipeline(
             networks.weights, flow, judge, steps=max(1, round(networks.steps * self.step_factor)),
             placement=self.placement, **self.options,

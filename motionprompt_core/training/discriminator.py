@@ -182,7 +182,7 @@ def auroc(real: Tensor, fake: Tensor) -> float:
 class _Flows:
     """Single examples (2n, H, W) of some of the clips, read when they are asked for."""
 
-    def __init__(self, clips: Clips, chosen: list[int], side: str, flows: int = 1):
+    def __init__(self, clips: Clips, chosen: list[int], side: str, flows: int):
         self.clips, self.sizes = clips, set()
         self.index: list[tuple[int, int]] = []
         for number in chosen:

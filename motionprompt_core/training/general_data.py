@@ -23,6 +23,7 @@ from ..demo.checkpoint import load_demo_weights
 from ..demo.pipeline import DemoPipeline
 from ..files import write_safetensors
 from ..flow import FlowModel, available_flow_models, load_flow_model
+from ..pairs import ends
 from ..video import read_video
 from .clips import compressed
 from .faults import TRAINED, apply_fault, blob, displace
@@ -159,9 +160,8 @@ def draw_rows(frames: int, count: int, generator: Generator) -> list[list[int]]:
 @torch.no_grad()
 def measure(clip: Tensor, rows: Sequence[Sequence[int]], flow_model: FlowModel) -> Tensor:
     """Flow along rows of frames, (P, 2 * FLOWS, GRID, GRID), px of the grid."""
-    index = torch.tensor(rows)
-    flow = flow_model(clip[index[:, :-1].flatten()], clip[index[:, 1:].flatten()])
-    return to_grid(flow).view(len(rows), -1, GRID, GRID)
+    frames = clip[[frame for row in rows for frame in row]]
+    return to_grid(flow_model(*ends(frames, rows))).view(len(rows), -1, GRID, GRID)
 
 
 def to_grid(flow: Tensor) -> Tensor:
