@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .bench import commands as bench
-from .evaluation import commands as evaluation
-from .evaluation import measure
-from .training import commands as training
+from .discriminator import cli as training
+from .metrics import cli as measure
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; a mistake of the user's ends with one line that says what to do, and with 2."""
     parser = argparse.ArgumentParser(prog="python -m motionprompt_core", description="MotionPrompt without ComfyUI.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for family in (training, evaluation, measure, bench):
+    for family in (training, measure):
         family.add_to(commands)
     options = parser.parse_args(arguments)
     try:

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motionprompt_core.settings import GuidanceSettings
-from ..motionprompt_core.training.clips import ClipSettings
+from ..motionprompt_core.discriminator.clips import ClipSettings
+from ..motionprompt_core.guidance.settings import GuidanceSettings
 from .host import training
 from .host.capture import FlowCapture
 from .host.models import ManagedModel

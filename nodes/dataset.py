@@ -7,10 +7,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motionprompt_core.discriminator import MOST_FLOWS
-from ..motionprompt_core.training.cache import STILL, FlowClips, cached_flows
-from ..motionprompt_core.training.clips import ClipSettings, Frames, find_clips
-from ..motionprompt_core.training.dataset import FlowDataset, captured_flows, joined
+from ..motionprompt_core.discriminator.cache import STILL, FlowClips, cached_flows
+from ..motionprompt_core.discriminator.clips import ClipSettings, Frames, find_clips
+from ..motionprompt_core.discriminator.dataset import FlowDataset, captured_flows, joined
+from ..motionprompt_core.discriminator.model import MOST_FLOWS
 from .host import training
 from .host.models import ManagedModel
 from .host.schema import DatasetType, FlowModelType, make, schema

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motionprompt_core.discriminator import load_discriminator
+from ..motionprompt_core.discriminator.model import load_discriminator
 from ..motionprompt_core.flow import available_flow_models, load_flow_model
 from .host import folders
 from .host.models import ManagedModel

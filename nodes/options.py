@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motionprompt_core.settings import (
+from ..motionprompt_core.guidance.settings import (
     ADVERSARIAL_FORMS,
     CHECKPOINTING,
     LOSS_ON,

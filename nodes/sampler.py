@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motionprompt_core.report import GuidanceReport
+from ..motionprompt_core.guidance.report import GuidanceReport
 from .host import ksampler
 from .host.sampling import MotionPromptPatch
 from .host.schema import ReportType, make, schema

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from motionprompt_core.discriminator import load_discriminator
+from motionprompt_core.discriminator.model import load_discriminator
 from motionprompt_core.flow import load_flow_model
-from motionprompt_core.metrics import evaluate_video
-from motionprompt_core.video import read_video
+from motionprompt_core.media.video import read_video
+from motionprompt_core.metrics.video import evaluate_video
 
 from .comfy_server import ComfyError, ComfyServer, RunResult
 from .workflow import Prompt, find_nodes, load_workflow, set_inputs, ui_to_api

@@ -20,7 +20,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 from torchvision.transforms.functional import to_pil_image
 
 from motionprompt_core.demo import world
-from motionprompt_core.video import write_video
+from motionprompt_core.media.video import write_video
 
 from .comfy_server import ComfyServer
 from .locate import comfyuis

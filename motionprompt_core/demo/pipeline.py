@@ -10,14 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..autograd import constant_layers
-from ..discriminator import FlowDiscriminator, load_discriminator
-from ..flow import FlowModel, load_flow_model
-from ..guidance import GuidedModel, PromptOptimiser
-from ..report import GuidanceReport, StepReport
-from ..schedule import guided_steps
-from ..settings import GuidanceSettings
-from ..tokens import LearnableTokens
+from ..discriminator.model import FlowDiscriminator, load_discriminator
+from ..flow import load_flow_model
+from ..flow.base import FlowModel
+from ..guidance.autograd import constant_layers
+from ..guidance.optimise import GuidedModel, PromptOptimiser
+from ..guidance.report import GuidanceReport, StepReport
+from ..guidance.schedule import guided_steps
+from ..guidance.settings import GuidanceSettings
+from ..guidance.tokens import LearnableTokens
 from . import text, world
 from .checkpoint import DemoWeights, load_demo_weights
 from .unet import alphas_cumprod

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..video import write_video
+from ..media.video import write_video
 from . import world
 
 FIRST_SEED = 40_000

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...motionprompt_core.decoding import count_frames
-from ...motionprompt_core.files import write_safetensors
-from ...motionprompt_core.training.clips import to_square
+from ...motionprompt_core.discriminator.clips import to_square
+from ...motionprompt_core.guidance.decoding import count_frames
+from ...motionprompt_core.media.files import write_safetensors
 from .checks import check_frames
 from .decode import FrameDecoder, SliceDecoder, decoder_for
 from .models import ManagedModel

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...motionprompt_core.report import GuidanceReport
+from ...motionprompt_core.guidance.report import GuidanceReport
 from .models import ManagedModel
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...motionprompt_core.decoding import VideoDecoder
+from ...motionprompt_core.guidance.decoding import VideoDecoder
 
 # Latents decoded before a wanted one; Frame Guidance (arXiv 2506.07177) decodes a frame from about four latents. One
 # after it as well where the decoder looks ahead.

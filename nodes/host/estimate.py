@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ...motionprompt_core.economy import cost_ratio
+from ...motionprompt_core.guidance.modes import cost_ratio
 from .checks import flows_of
 from .memory import gradient_memory
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 from safetensors import SafetensorError, safe_open
 
-from ...motionprompt_core.discriminator import FORMAT
+from ...motionprompt_core.discriminator.model import FORMAT
 
 FOLDER = "motionprompt"
 PACK_WEIGHTS = Path(__file__).resolve().parents[2] / "weights"

@@ -11,7 +11,7 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ...motionprompt_core.report import GuidanceReport, StepReport
+from ...motionprompt_core.guidance.report import GuidanceReport, StepReport
 from .status import NodeView
 
 PREVIEW_FORMAT = "JPEG"

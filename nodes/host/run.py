@@ -10,12 +10,12 @@ import comfy.model_management
 import torch
 from torch import Tensor, nn
 
-from ...motionprompt_core.autograd import constant_layers, save_copies
-from ...motionprompt_core.economy import describe, leaner
-from ...motionprompt_core.guidance import GuidedModel
-from ...motionprompt_core.report import StepReport
-from ...motionprompt_core.schedule import StepTracker
-from ...motionprompt_core.tokens import LearnableTokens
+from ...motionprompt_core.guidance.autograd import constant_layers, save_copies
+from ...motionprompt_core.guidance.modes import describe, leaner
+from ...motionprompt_core.guidance.optimise import GuidedModel
+from ...motionprompt_core.guidance.report import StepReport
+from ...motionprompt_core.guidance.schedule import StepTracker
+from ...motionprompt_core.guidance.tokens import LearnableTokens
 from .checkpoints import blocks, checkpointed, decoder_blocks, is_unet
 from .checks import evaluates_once_off_schedule, flows_of
 from .conds import Conds, SwappableConds, without_gradient

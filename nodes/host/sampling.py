@@ -18,11 +18,11 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...motionprompt_core.decoding import count_frames
-from ...motionprompt_core.guidance import PromptOptimiser
-from ...motionprompt_core.report import GuidanceReport
-from ...motionprompt_core.schedule import guided_steps
-from ...motionprompt_core.settings import GuidanceSettings
+from ...motionprompt_core.guidance.decoding import count_frames
+from ...motionprompt_core.guidance.optimise import PromptOptimiser
+from ...motionprompt_core.guidance.report import GuidanceReport
+from ...motionprompt_core.guidance.schedule import guided_steps
+from ...motionprompt_core.guidance.settings import GuidanceSettings
 from .checks import check_discriminator, check_frames, check_sampler
 from .conds import Conds, appended_latents, find_prompts, plain_conds, resolved, suffixes
 from .decode import decoder_for, frame_size

@@ -12,7 +12,7 @@ from comfy.sd1_clip import SDClipModel
 from comfy.text_encoders.t5 import T5
 from torch import Tensor
 
-from ...motionprompt_core.autograd import save_copies
+from ...motionprompt_core.guidance.autograd import save_copies
 
 # The key of a conditioning's dictionary that carries the learnable tokens; ComfyUI copies it along whatever is done
 # to it.

@@ -7,7 +7,7 @@ from typing import Any
 import comfy.model_management
 from torch import Tensor
 
-from ...motionprompt_core.consistency import DINO, Embedder, ImageEmbedder
+from ...motionprompt_core.metrics.consistency import DINO, Embedder, ImageEmbedder
 from . import folders
 from .models import ManagedModel
 

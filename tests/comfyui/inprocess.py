@@ -84,7 +84,7 @@ class InProcessComfy:
         return self._packs[path]
 
     def module(self, name: str) -> ModuleType:
-        """A module of this pack, for example "nodes.host.tokens" or "motionprompt_core.settings"."""
+        """A module of this pack, for example "nodes.host.tokens" or "motionprompt_core.guidance.settings"."""
         assert self.pack_module is not None
         return importlib.import_module(f"{self.pack_module.__name__}.{name}")
 

@@ -25,7 +25,7 @@ def inject(tiny, monkeypatch, stage: str, times: int) -> list[str]:
         return call
 
     host = tiny.comfy.module("nodes.host.run")
-    guidance = tiny.comfy.module("motionprompt_core.guidance")
+    guidance = tiny.comfy.module("motionprompt_core.guidance.optimise")
     place, name = {
         "text": (host.GuidedRun, "encode"),
         "forward": (tiny.model.model.diffusion_model.time_embed, "forward"),
@@ -112,9 +112,9 @@ def test_windows_of_comfyui_itself(tiny):
 
 def peak_of_guidance(tiny, frames: int, context_length: int | None) -> float:
     """Most bytes alive while a step is optimised with checkpoints."""
-    guidance = tiny.comfy.module("motionprompt_core.guidance")
+    guidance = tiny.comfy.module("motionprompt_core.guidance.optimise")
     patch = tiny.comfy.module("nodes.host.sampling").MotionPromptPatch
-    meter = tiny.comfy.module("motionprompt_core.bench.measure").Meter
+    meter = tiny.comfy.module("research.cost.measure").Meter
     peaks: list[float] = []
 
     class Measured(guidance.PromptOptimiser):
@@ -147,7 +147,7 @@ def test_without_windows_memory_grows_with_the_frames(tiny_ade):
 
 def test_checkpoints_of_decoders_leave_the_pictures_and_save_memory(tiny):
     checkpoints = tiny.comfy.module("nodes.host.checkpoints")
-    measure = tiny.comfy.module("motionprompt_core.bench.measure").measure
+    measure = tiny.comfy.module("research.cost.measure").measure
     models = sys.modules[f"{tiny.comfy.node('TinyVideoModel').__module__}.models"]
     with torch.inference_mode(False):
         for vae in (models.tiny_vae(), models.tiny_taesd()):
@@ -179,7 +179,7 @@ class Layer(torch.nn.Module):
 
 def test_what_a_transformers_layer_ran_again_is_free_before_the_next(tiny):
     checkpoints = tiny.comfy.module("nodes.host.checkpoints")
-    meter = tiny.comfy.module("motionprompt_core.bench.measure").Meter
+    meter = tiny.comfy.module("research.cost.measure").Meter
     torch.manual_seed(0)
     layers = torch.nn.ModuleList(Layer() for _ in range(8)).requires_grad_(False)
     start, text, found, peaks = torch.randn(512, 64), torch.randn(16, 64, requires_grad=True), [], []

@@ -143,7 +143,7 @@ def test_a_non_finite_value_falls_back_to_the_plain_prompt_and_says_so(tiny, bro
 
 
 def test_a_discriminator_of_another_flow_model_is_noted(tiny):
-    core = tiny.comfy.module("motionprompt_core.discriminator")
+    core = tiny.comfy.module("motionprompt_core.discriminator.model")
     config = core.DiscriminatorConfig(flow_model="raft_large", img_size=32, depth=1, embed_dim=16, num_heads=2)
     other = tiny.comfy.module("nodes.host.models").ManagedModel(core.FlowDiscriminator(config))
     _, report = tiny.guided(discriminator=other, window_end=0.25)

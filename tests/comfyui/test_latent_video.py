@@ -95,7 +95,7 @@ def test_a_step_that_is_tried_again_looks_at_the_same_pairs(video, monkeypatch):
         _, report = video.guided(checkpointing=checkpointing, iterations=2)
         return [iteration.pairs for step in report.steps for iteration in step.iterations], report.summary()
 
-    guidance, short = video.comfy.module("motionprompt_core.guidance"), []
+    guidance, short = video.comfy.module("motionprompt_core.guidance.optimise"), []
     backward = guidance.backward_scaled
 
     def once_out_of_memory(*args, **kwargs):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from motionprompt_core.__main__ import main
-from motionprompt_core.flow import gaussian_blur
-from motionprompt_core.video import read_video, write_video
+from motionprompt_core.media.ops import gaussian_blur
+from motionprompt_core.media.video import read_video, write_video
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,7 @@ def test_the_sampler_begins_like_the_stock_ksampler(comfy):
 
 
 def test_both_samplers_have_the_same_guidance_widgets_and_the_settings_defaults(comfy):
-    settings = comfy.module("motionprompt_core.settings").GuidanceSettings().to_dict()
+    settings = comfy.module("motionprompt_core.guidance.settings").GuidanceSettings().to_dict()
     for name in ("MotionPromptKSampler", "MotionPromptApply"):
         types = comfy.node(name).INPUT_TYPES()
         widgets = {**types["required"], **types["optional"]}
@@ -67,7 +67,7 @@ def discriminator_file(comfy, tmp_path):
     """A good file in a model folder of ComfyUI's; its name and path."""
     import folder_paths
 
-    core = comfy.module("motionprompt_core.discriminator")
+    core = comfy.module("motionprompt_core.discriminator.model")
     config = core.DiscriminatorConfig(flow_model="gradient", img_size=32, depth=1, embed_dim=16, num_heads=2)
     path = tmp_path / "mine.safetensors"
     core.save_discriminator(core.FlowDiscriminator(config), path, accuracy=0.875)
@@ -166,8 +166,8 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     view = tiny.comfy.module("nodes.host.status").node_view(7)
     sampling = tiny.comfy.module("nodes.host.sampling")
-    chosen = tiny.comfy.module("motionprompt_core.settings").GuidanceSettings(window_start=0, **settings)
-    report = tiny.comfy.module("motionprompt_core.report").GuidanceReport()
+    chosen = tiny.comfy.module("motionprompt_core.guidance.settings").GuidanceSettings(window_start=0, **settings)
+    report = tiny.comfy.module("motionprompt_core.guidance.report").GuidanceReport()
     patch = sampling.MotionPromptPatch(chosen, tiny.vae, tiny.flow, tiny.discriminator, report, view)
     tiny.stock(model=patch.attach(tiny.model), positive=tiny.learnable)
     return lines, points, bars, seen

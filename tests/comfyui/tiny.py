@@ -32,7 +32,7 @@ class Tiny:
         self.negative = self.encode("blurry")
 
     def make_discriminator(self, flows: int = 1) -> Any:
-        core = self.comfy.module("motionprompt_core.discriminator")
+        core = self.comfy.module("motionprompt_core.discriminator.model")
         config = core.DiscriminatorConfig(flow_model="gradient", img_size=64, depth=2, embed_dim=32, flows=flows)
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -73,7 +73,7 @@ class Tiny:
 
     def gradients(self, **options: Any) -> list[torch.Tensor]:
         """The gradients for the tokens that Adam was given, in order, on the way of a guided run."""
-        guidance = self.comfy.module("motionprompt_core.guidance")
+        guidance = self.comfy.module("motionprompt_core.guidance.optimise")
         patch = self.comfy.module("nodes.host.sampling").MotionPromptPatch
         seen: list[torch.Tensor] = []
 

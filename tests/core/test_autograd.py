@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from motionprompt_core.autograd import backward_scaled, power_of_two_scale, save_copies
+from motionprompt_core.guidance.autograd import backward_scaled, power_of_two_scale, save_copies
 
 
 def in_place_layer(x):

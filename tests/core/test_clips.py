@@ -12,12 +12,19 @@ import torch
 from PIL import Image
 
 from motionprompt_core.__main__ import main
-from motionprompt_core.discriminator import DiscriminatorConfig, load_discriminator
-from motionprompt_core.flow import GradientFlow
-from motionprompt_core.training import ClipSettings, cached_flows, find_clips, read_clip, train_discriminator
-from motionprompt_core.training.cache import STILL
-from motionprompt_core.training.clips import Frames, compressed, without_borders
-from motionprompt_core.video import write_video
+from motionprompt_core.discriminator.cache import STILL, cached_flows
+from motionprompt_core.discriminator.clips import (
+    ClipSettings,
+    Frames,
+    compressed,
+    find_clips,
+    read_clip,
+    without_borders,
+)
+from motionprompt_core.discriminator.model import DiscriminatorConfig, load_discriminator
+from motionprompt_core.discriminator.train import train_discriminator
+from motionprompt_core.flow.lucas_kanade import GradientFlow
+from motionprompt_core.media.video import write_video
 
 SETTINGS = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)
 TINY = DiscriminatorConfig(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=2, mlp_hidden=48)
@@ -213,8 +220,9 @@ def test_a_full_disk_is_named_and_what_was_finished_is_kept(tmp_path):
     script = f"""
 import resource, sys
 from pathlib import Path
-from motionprompt_core.flow import GradientFlow
-from motionprompt_core.training import ClipSettings, cached_flows, find_clips
+from motionprompt_core.flow.lucas_kanade import GradientFlow
+from motionprompt_core.discriminator.cache import cached_flows
+from motionprompt_core.discriminator.clips import ClipSettings, find_clips
 clips = find_clips({str(tmp_path / "in")!r})
 settings = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)
 cached_flows(clips[:1], {str(tmp_path / "cache")!r}, GradientFlow(), settings)

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from motionprompt_core.__main__ import main
-from motionprompt_core.comparison import Clip, differences, draw, table, to_dict
-from motionprompt_core.consistency import consistency, frame_consistency
-from motionprompt_core.flow import GradientFlow, gaussian_blur
-from motionprompt_core.metrics import measure_video
-from motionprompt_core.video import write_video
+from motionprompt_core.flow.lucas_kanade import GradientFlow
+from motionprompt_core.media.ops import gaussian_blur
+from motionprompt_core.media.video import write_video
+from motionprompt_core.metrics.comparison import Clip, differences, draw, table, to_dict
+from motionprompt_core.metrics.consistency import consistency, frame_consistency
+from motionprompt_core.metrics.video import measure_video
 
 TEMPORAL = {"temporal_flickering": 1, "motion_smoothness": 1, "flow_consistency": 1, "subject_consistency": 1,
             "warping_error": -1, "flow_acceleration": -1}

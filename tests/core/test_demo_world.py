@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from motionprompt_core.demo import text, truth, world
+from motionprompt_core.demo import text, world
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.demo.pipeline import DemoPipeline
-from motionprompt_core.settings import GuidanceSettings
+from motionprompt_core.guidance.settings import GuidanceSettings
+from research.demo import truth
 
 
 def clip(seed: int = 0, fault_share: float = 0.0, **fixed: str) -> world.Clip:

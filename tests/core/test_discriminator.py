@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from motionprompt_core.discriminator import (
+from motionprompt_core.discriminator.model import (
     DiscriminatorConfig,
     FlowDiscriminator,
     in_a_row,
@@ -184,7 +184,7 @@ def test_a_failed_save_leaves_the_old_file(saved, monkeypatch):
     def full_disk(*_args, **_kwargs):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("motionprompt_core.files.save_file", full_disk)
+    monkeypatch.setattr("motionprompt_core.media.files.save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_discriminator(tiny(1), saved)
     assert saved.read_bytes() == before

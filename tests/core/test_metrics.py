@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from motionprompt_core.discriminator import DiscriminatorConfig, FlowDiscriminator
-from motionprompt_core.flow import FlowModel, GradientFlow, gaussian_blur
-from motionprompt_core.metrics import (
+from motionprompt_core.discriminator.model import DiscriminatorConfig, FlowDiscriminator
+from motionprompt_core.flow.base import FlowModel
+from motionprompt_core.flow.lucas_kanade import GradientFlow
+from motionprompt_core.media.ops import gaussian_blur
+from motionprompt_core.metrics.video import (
     as_video,
     discriminator_score,
     dynamic_degree,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from motionprompt_core.rife import IFNet, warp
+from motionprompt_core.flow.rife import IFNet
+from motionprompt_core.media.ops import warp
 
 
 def test_warp_looks_up_where_the_flow_points():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from motionprompt_core.schedule import StepTracker, guided_steps
-from motionprompt_core.settings import GuidanceSettings
+from motionprompt_core.guidance.schedule import StepTracker, guided_steps
+from motionprompt_core.guidance.settings import GuidanceSettings
 
 SIGMAS = [14.6, 8.0, 4.0, 2.0, 1.0, 0.0]
 

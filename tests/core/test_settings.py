@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from motionprompt_core.settings import GuidanceSettings
+from motionprompt_core.guidance.settings import GuidanceSettings
 
 
 def test_defaults_survive_json():

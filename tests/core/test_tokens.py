@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from motionprompt_core.tokens import LearnableTokens
+from motionprompt_core.guidance.tokens import LearnableTokens
 
 
 def test_rows_are_fp32_copies_whatever_comes_in():

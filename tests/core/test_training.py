@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from motionprompt_core.discriminator import DiscriminatorConfig, load_discriminator, save_discriminator
-from motionprompt_core.flow import GradientFlow, gaussian_blur
-from motionprompt_core.training import auroc, extract_flows, train_discriminator
-from motionprompt_core.training.flows import degrade, flip
+from motionprompt_core.discriminator.flows import degrade, extract_flows, flip
+from motionprompt_core.discriminator.model import DiscriminatorConfig, load_discriminator, save_discriminator
+from motionprompt_core.discriminator.train import auroc, train_discriminator
+from motionprompt_core.flow.lucas_kanade import GradientFlow
+from motionprompt_core.media.ops import gaussian_blur
 
 TINY = DiscriminatorConfig(
     img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=2, mlp_hidden=48, flow_model="synthetic",

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torchvision.transforms.functional import to_pil_image
 
-from motionprompt_core.flow import FlowModel
-from motionprompt_core.metrics import dynamic_degree, temporal_flickering, top_speed, video_flow
-from motionprompt_core.video import read_video
+from motionprompt_core.flow.base import FlowModel
+from motionprompt_core.media.video import read_video
+from motionprompt_core.metrics.video import dynamic_degree, temporal_flickering, top_speed, video_flow
 
 FLICKERING = {0: 0.993856208932166, 1: 0.9918954241509531, 9: 0.9624836603800456, 100: 0.5183453428979014}
 # (frames, frames a second, size of the flow) -> whether VBench says that it moves, and its mean speed over the pairs

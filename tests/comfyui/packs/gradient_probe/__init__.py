@@ -20,12 +20,13 @@ def pack_module(name: str) -> Any:
 def probing_optimiser(results: list[dict[str, float]], epsilon: float) -> type:
     """An optimiser that changes nothing but writes down the slope along the gradient, by autograd and by
     differences."""
-    guidance, decoding = pack_module("motionprompt_core.guidance"), pack_module("motionprompt_core.decoding")
+    guidance = pack_module("motionprompt_core.guidance.optimise")
+    decoding = pack_module("motionprompt_core.guidance.decoding")
 
     class ProbingOptimiser(guidance.PromptOptimiser):
         def optimise(self, model, step, compare=False, on_iteration=None):
             num_frames = decoding.count_frames(model.decode, model.predict_x0(model.encode(self.tokens.rows)))
-            draw_pairs = pack_module("motionprompt_core.pairs").draw_pairs
+            draw_pairs = pack_module("motionprompt_core.guidance.pairs").draw_pairs
             pairs = draw_pairs(num_frames, self.settings, self.generator, model.flows)
             gradients: list[torch.Tensor] = []
             self._move = lambda adam, found: gradients.extend(found) or 0.0
@@ -70,8 +71,8 @@ class GradientProbe:
         }
 
     def apply(self, model, vae, flow_model, settings, epsilon, discriminator=None):
-        settings = pack_module("motionprompt_core.settings").GuidanceSettings(**json.loads(settings))
-        report = pack_module("motionprompt_core.report").GuidanceReport()
+        settings = pack_module("motionprompt_core.guidance.settings").GuidanceSettings(**json.loads(settings))
+        report = pack_module("motionprompt_core.guidance.report").GuidanceReport()
         patch = pack_module("nodes.host.sampling").MotionPromptPatch(settings, vae, flow_model, discriminator, report)
         results: list[dict[str, float]] = []
         patch.optimiser = probing_optimiser(results, epsilon)

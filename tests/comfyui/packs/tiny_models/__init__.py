@@ -73,7 +73,7 @@ class TinyDiscriminator:
         return {"required": {}}
 
     def make(self):
-        core = models.pack_module("motionprompt_core.discriminator")
+        core = models.pack_module("motionprompt_core.discriminator.model")
         config = core.DiscriminatorConfig(flow_model="gradient", img_size=64, depth=2, embed_dim=32)
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -1,1 +1,0 @@
-"""Other methods on the demo model, for comparison; not part of the node pack."""

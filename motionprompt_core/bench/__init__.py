@@ -1,1 +1,0 @@
-"""`python -m motionprompt_core bench`: what guidance costs beside plain sampling."""

@@ -1,0 +1,175 @@
+"""Clips of a folder, made alike: same frame rate, same size, whatever the files are."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ..media.video import frame_rate, read_video
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".m4v", ".gif", ".apng")
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A clip in memory at the frame rate wanted, (T, 3, H, W) in [0, 1]; `name` is for messages."""
+
+    name: str
+    video: Tensor
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How clips are read, and which pairs of frames are looked at; the same for real and generated clips.
+
+    What one side has and the other has not, a network finds sooner than motion. So: `fps` closes the shortcut of the
+    frame rate, `size` that of resolution and aspect ratio, the removal of black borders that of letterboxing,
+    `recompress` that of codec and quality.
+
+    Attributes:
+        fps: frames a second that clips are thinned out to, as near as whole steps come. AnimateDiff's videos have 8.
+        folder_fps: frames a second of folders of images, which do not say.
+        max_frames: frames read of each clip, after thinning, from its beginning.
+        size: frames are scaled to this shorter side, then cut to the square in the middle, px.
+        gaps: distances of the two frames of a pair, after thinning.
+        pairs: pairs of frames per clip, drawn at random.
+        grid: side of the square that flows are kept at, px.
+        recompress: put the frames, once they have their size, through JPEG of a quality drawn for each clip.
+        flows: how many in a row are looked at together (`DiscriminatorConfig.flows`); a pair is then a row of frames.
+    """
+
+    fps: float = 8.0
+    folder_fps: float = 24.0
+    max_frames: int = 32
+    size: int = 256
+    gaps: tuple[int, ...] = (1, 2, 4)
+    pairs: int = 12
+    grid: int = 128
+    recompress: bool = True
+    flows: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "folder_fps", "max_frames", "size", "pairs", "grid", "flows"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"clips: {name} is {getattr(self, name)}, expected more than 0.")
+        most = (self.max_frames - 1) // self.flows
+        if not self.gaps or min(self.gaps) < 1 or max(self.gaps) > most:
+            raise ValueError(f"clips: gaps are {self.gaps}, expected one or more from 1 to {most}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.flows == 1:  # the name of a clip's cache file was made without it
+            del values["flows"]
+        return values
+
+
+def find_clips(folder: str | Path) -> list[Path]:
+    """Videos, and folders of images, in `folder` and below, in the order of their names.
+
+    Images beside videos are no clip: they are previews of them, or videos of which every frame is the same.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no clip.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"clips: there is no folder {folder}. Give one that holds videos or folders of frames.")
+    clips = list(_clips(folder))
+    if not clips:
+        raise ValueError(
+            f"clips: {folder} holds no clip. Expected videos ({', '.join(VIDEO_SUFFIXES)}, animated .webp), or folders "
+            "of images in the order of their names."
+        )
+    return clips
+
+
+def _clips(folder: Path) -> Iterator[Path]:
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    stills = {entry for entry in entries if _is_still(entry)}
+    videos = {entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES + FRAME_SUFFIXES} - stills
+    if stills and not videos:
+        yield folder
+    for entry in entries:
+        if entry.is_dir():
+            yield from _clips(entry)
+        elif entry in videos:
+            yield entry
+
+
+def _is_still(path: Path) -> bool:
+    """Whether a file is one picture: .webp and .png may also be animations. A damaged one is left to the reader."""
+    suffix = path.suffix.lower()
+    if suffix not in FRAME_SUFFIXES or not path.is_file():
+        return False
+    if suffix not in (".webp", ".png"):
+        return True
+    try:
+        with Image.open(path) as image:
+            return not getattr(image, "is_animated", False)
+    except (UnidentifiedImageError, OSError):
+        return suffix != ".webp"
+
+
+def read_clip(clip: str | Path | Frames, settings: ClipSettings) -> Tensor:
+    """Frames (T, 3, size, size) in [0, 1] of a video, a folder of images or frames, T at most `max_frames`.
+
+    Raises:
+        ValueError: it cannot be decoded, or has too few frames for the smallest gap.
+    """
+    if isinstance(clip, Frames):
+        name, rate, step, video = clip.name, settings.fps, 1, clip.video[: settings.max_frames].float()
+    else:
+        path = Path(clip)
+        name, rate = path.name, settings.folder_fps if path.is_dir() else frame_rate(path)
+        step = max(1, round(rate / settings.fps))
+        video, _ = read_video(path, length=settings.max_frames, step=step, size=settings.size)
+    if len(video) <= settings.flows * min(settings.gaps):
+        raise ValueError(
+            f"clip {name} has {len(video)} frame(s) at {rate / step:.3g} frames a second, expected at least "
+            f"{settings.flows * min(settings.gaps) + 1}. Leave it out, or raise fps."
+        )
+    return to_square(without_borders(video), settings.size)
+
+
+def without_borders(video: Tensor, darkness: float = 0.06) -> Tensor:
+    """Cuts off the rows and columns at the edges that are black in every frame (letterboxes), (T, 3, H, W)."""
+    bright = video.amax(dim=(0, 1)) > darkness
+    rows, columns = (bright.any(dim=dim).nonzero().flatten() for dim in (1, 0))
+    if not len(rows):
+        return video  # a night without a light is no letterbox
+    return video[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def to_square(video: Tensor, size: int) -> Tensor:
+    """The square in the middle of the frames, scaled to `size` px; (T, 3, H, W) -> (T, 3, size, size)."""
+    side = min(video.shape[-2:])
+    top, left = ((length - side) // 2 for length in video.shape[-2:])
+    video = video[:, :, top : top + side, left : left + side]
+    if side == size:
+        return video
+    return F.interpolate(video, size=(size, size), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+QUALITIES = (50, 90)
+
+
+def compressed(video: Tensor, quality: int) -> Tensor:
+    """Each frame (3, H, W) through JPEG of this quality."""
+    frames = []
+    for frame in video:
+        file = io.BytesIO()
+        pixels = (frame.movedim(0, -1) * 255).round().byte().cpu().numpy()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        decoded = torch.frombuffer(bytearray(Image.open(file).tobytes()), dtype=torch.uint8)
+        frames.append(decoded.view(*frame.shape[1:], 3).movedim(-1, 0))
+    return torch.stack(frames).float() / 255

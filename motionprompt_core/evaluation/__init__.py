@@ -1,1 +1,0 @@
-"""The scoreboard: the demo model with MotionPrompt against controls and peers, paired by prompt and seed."""

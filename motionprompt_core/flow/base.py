@@ -1,0 +1,141 @@
+"""Optical flow between two frames, differentiable in both, and the registry of the models that estimate it.
+
+All models share one interface, so that guidance, training and metrics never know which they hold. The discriminator
+must be used with the flow model that it was trained with: their flows differ in sharpness and in how they fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FlowModel(nn.Module):
+    """A frozen flow estimator. Subclasses set the attributes and write `estimate`.
+
+    Attributes:
+        name: the identity kept in a discriminator's metadata, e.g. "raft_large".
+        min_size: smallest height and width of a frame, px.
+        multiple: the network's stride; other sizes are padded by repeating the border, and the flow is cropped.
+        grid: "source" if the flow at a pixel is the motion of what `a` shows there, "middle" if it is the motion of
+            what a frame half-way between would show there (RIFE). Guidance and discriminator do not care; warping does.
+    """
+
+    name: str
+    min_size: int
+    multiple: int
+    grid: str = "source"
+
+    def freeze(self) -> FlowModel:
+        self.requires_grad_(False)
+        return self.train(False)
+
+    def train(self, mode: bool = True) -> FlowModel:
+        """Stay in evaluation mode, whatever a caller asks of the module that holds this one."""
+        return super().train(False)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError unless frames of this size (px) can be handled."""
+        if min(height, width) < self.min_size:
+            fitting = [entry.name for entry in _offered() if min(height, width) >= entry.min_size]
+            raise ValueError(
+                f"flow model {self.name}: frames are {width}x{height} px, expected at least "
+                f"{self.min_size}x{self.min_size}. Render larger frames, or choose a flow model for small ones "
+                f"({', '.join(fitting) or 'none fits'})."
+            )
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Motion from `a` to `b`.
+
+        Args:
+            a, b: frames (B, 3, H, W), RGB in [0, 1]; values outside are allowed, so that nothing needs clamping.
+
+        Returns:
+            (B, 2, H, W), px, channel 0 to the right, channel 1 down; float32, or float64 for a float64 model.
+
+        Raises:
+            ValueError: the frames differ in shape, have not three channels, or are too small.
+        """
+        if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3:
+            raise ValueError(
+                f"flow model {self.name}: expected two frame batches of one shape (B, 3, H, W), "
+                f"got {tuple(a.shape)} and {tuple(b.shape)}."
+            )
+        height, width = a.shape[-2:]
+        self.check_size(height, width)
+        padding = (0, -width % self.multiple, 0, -height % self.multiple)
+        parameter = next(self.parameters(), None)
+        dtype = parameter.dtype if parameter is not None else torch.promote_types(a.dtype, torch.float32)
+        a, b = (F.pad(x.to(dtype), padding, mode="replicate") if any(padding) else x.to(dtype) for x in (a, b))
+        flow = self.estimate(a, b)[..., :height, :width]
+        return flow.to(torch.promote_types(flow.dtype, torch.float32))
+
+    def estimate(self, a: Tensor, b: Tensor) -> Tensor:
+        """As `forward`, for frames of a fitting size in the model's own precision."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FlowEntry:
+    """What the registry knows of a flow model before it is made.
+
+    Attributes:
+        name: what it is chosen by, and the identity kept in a discriminator's metadata.
+        build: makes it with its weights from (a .safetensors or None, whether a download is allowed).
+        min_size: smallest height and width of a frame, px.
+        offered: whether artists may choose it; False for stand-ins of tests.
+    """
+
+    name: str
+    build: Callable[[Path | None, bool], FlowModel]
+    min_size: int
+    offered: bool = True
+
+
+_REGISTRY: dict[str, FlowEntry] = {}
+
+Builder = Callable[[Path | None, bool], FlowModel]
+
+
+def register_flow_model(name: str, min_size: int, offered: bool = True) -> Callable[[Builder], Builder]:
+    """Registers the decorated function, which makes the flow model `name`; see `FlowEntry`."""
+
+    def register(build: Builder) -> Builder:
+        if name in _REGISTRY:
+            raise ValueError(f"There is a flow model {name!r} already. Register yours under another name.")
+        _REGISTRY[name] = FlowEntry(name, build, min_size, offered)
+        return build
+
+    return register
+
+
+def _offered() -> list[FlowEntry]:
+    return [entry for entry in _REGISTRY.values() if entry.offered]
+
+
+def available_flow_models() -> list[str]:
+    """The names that artists may choose from, the default first."""
+    return [entry.name for entry in _offered()]
+
+
+def load_flow_model(name: str, path: str | Path | None = None, *, download: bool = False) -> FlowModel:
+    """Make a flow model with its weights, frozen, on the CPU.
+
+    Args:
+        name: one of `available_flow_models()`.
+        path: a local .safetensors with the weights, for models that have any. Without it they are looked for where the
+            model's own module says.
+        download: let RAFT's weights be fetched if they are not there yet. The only use of the network.
+
+    Raises:
+        FileNotFoundError: the weights are not on this machine; the message says how to get them.
+        ValueError: unknown name, or a file that does not hold this model's weights.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"flow model {name!r} is unknown, expected one of {', '.join(available_flow_models())}.")
+    return _REGISTRY[name].build(None if path is None else Path(path), download)

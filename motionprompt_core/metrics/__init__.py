@@ -1,0 +1,1 @@
+"""What a video's motion is like in numbers."""

@@ -1,0 +1,111 @@
+"""Pictures of numbers: a guidance report, with the flow of one pair before and after, and a training's curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torchvision.utils import flow_to_image
+
+from .guidance.report import FlowSample, GuidanceReport
+
+if TYPE_CHECKING:
+    from .discriminator.state import EpochResult
+
+DPI = 100
+
+
+def draw_report(report: GuidanceReport) -> Tensor:
+    """The picture, (H, W, 3) in [0, 1].
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, pixels = _canvas(12, 7)
+    losses, phi, drift, before, after, text = figure.subplots(2, 3).flat
+    iterations = [(step, iteration) for step in report.steps for iteration in step.iterations]
+    _curves(losses, iterations, ("loss", "disc", "tv", "reg", "floor", "detail"), "loss and its parts")
+    _curves(phi, iterations, ("phi",), "phi: how real the motion looks")
+    _curves(drift, iterations, ("drift",), "token drift ||T - T0||")
+    _flow(before, after, report.flow[-1] if report.flow else None)
+    text.axis("off")
+    text.text(0, 1, report.summary(), va="top", family="monospace", fontsize=8, wrap=True)
+    return pixels()
+
+
+def draw_training(history: Sequence[EpochResult]) -> Tensor:
+    """Losses and what was measured on held-out clips, epoch by epoch, (H, W, 3) in [0, 1].
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, pixels = _canvas(8, 3.5)
+    losses, measured = figure.subplots(1, 2)
+    epochs = [epoch.epoch + 1 for epoch in history]
+    quality = {"auroc": "AUROC", "accuracy": "accuracy", "calibration_error": "calibration error"}
+    for axes, title, names in (
+        (losses, "loss, nats", {"train_loss": "training", "val_loss": "held-out clips"}),
+        (measured, "on held-out clips", quality),
+    ):
+        for name, label in names.items():
+            axes.plot(epochs, [getattr(epoch, name) for epoch in history], marker="o", markersize=3, label=label)
+        if history:
+            best = min(history, key=lambda epoch: epoch.val_loss)
+            axes.axvline(best.epoch + 1, color="0.85", zorder=0)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("epoch (grey line: the best)", fontsize=8)
+        axes.legend(fontsize=8)
+    measured.set_ylim(0, 1)
+    return pixels()
+
+
+def _canvas(width: float, height: float) -> tuple[Any, Callable[[], Tensor]]:
+    """A figure of this size in inches, and what turns it into pixels (H, W, 3)."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("The report's picture needs matplotlib: pip install matplotlib, then restart.") from error
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+
+    def pixels() -> Tensor:
+        canvas.draw()
+        values = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
+        columns, rows = canvas.get_width_height()
+        return values.reshape(rows, columns, 4)[..., :3].float() / 255
+
+    return figure, pixels
+
+
+def _curves(axes, iterations, names: tuple[str, ...], title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    for name in names:
+        points = [(i, getattr(iteration, name)) for i, (_, iteration) in enumerate(iterations)]
+        points = [(i, value) for i, value in points if value is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    if not axes.lines:
+        axes.text(0.5, 0.5, "nothing to show", ha="center", transform=axes.transAxes)
+        return
+    for i, (step, _) in enumerate(iterations):
+        if i == 0 or iterations[i - 1][0] is not step:
+            axes.axvline(i - 0.5, color="0.85", zorder=0)
+    axes.set_xlabel("iteration (grey lines: sampling steps)", fontsize=8)
+    axes.legend(fontsize=8)
+
+
+def _flow(before, after, sample: FlowSample | None) -> None:
+    for axes, name in ((before, "before"), (after, "after")):
+        axes.axis("off")
+        axes.set_title(f"flow {name} the optimisation", fontsize=10)
+    if sample is None:
+        return
+    before.set_title(f"flow before: step {sample.step}, frames {sample.pair[0]} and {sample.pair[1]}", fontsize=10)
+    # One scale for both: flow_to_image divides by the greatest length it is given.
+    both = flow_to_image(torch.cat((sample.before, sample.after), dim=-1).float())
+    width = sample.before.shape[-1]
+    before.imshow(both[..., :width].permute(1, 2, 0).numpy())
+    after.imshow(both[..., width:].permute(1, 2, 0).numpy())

@@ -1,0 +1,1 @@
+"""Suites, peers and the evidence."""

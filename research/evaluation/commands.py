@@ -1,0 +1,88 @@
+"""The commands evaluate and evidence."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from motionprompt_core.guidance.settings import GuidanceSettings
+
+from .arms import Arm
+from .evidence import FOLDER, write_evidence
+from .report import draw, markdown
+from .run import FIRST_SEED, WEIGHTS, RunConfig, run_suite
+from .suites import SEEDS, suite_arms
+from .summary import summarise
+
+
+def add_to(commands: Any) -> None:
+    """Adds both commands to an argparse parser's subparsers."""
+    defaults = argparse.ArgumentDefaultsHelpFormatter
+    evaluate = commands.add_parser(
+        "evaluate", formatter_class=defaults, help="does the guidance help? measured on the demo model",
+        description="Makes videos of the demo model with MotionPrompt and without, and with controls, paired by prompt "
+        "and seed, and measures them. Stopped at any moment, the same command goes on. Results: results.jsonl, "
+        "summary.json, report.md, report.png.",
+    )
+    evaluate.add_argument("--suite", choices=SEEDS, default="quick",
+                          help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save")
+    evaluate.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms of the suite, and plain")
+    evaluate.add_argument("--seeds", type=int, help="prompts and seeds; without it as many as the suite is made for")
+    evaluate.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seeds are this one and the next ones")
+    evaluate.add_argument("--out", type=Path, help="folder for the results, without it output/evaluate/SUITE; "
+                          "suites that share one share the videos of the arms that they have in common")
+    evaluate.add_argument("--settings", type=json.loads, default={}, help="guidance settings, as JSON")
+    evaluate.add_argument("--words", default="authentic", help="initial words of the tokens")
+    evaluate.add_argument("--word", default="smooth", help="the fixed word of the control")
+    evaluate.add_argument("--steps", type=int, default=20, help="DDIM steps")
+    evaluate.add_argument("--weights", default=str(WEIGHTS), help="folder with the demo model and its discriminator")
+    evaluate.add_argument("--other-discriminator", default="", help="paper: a second one, the guide of another arm")
+    evaluate.add_argument("--flow-model", default="rife_v4.0", help="measures motion for the metrics")
+    evaluate.add_argument("--workers", type=int, default=2, help="videos made at the same time, a thread each")
+    evaluate.add_argument("--no-cost", action="store_true", help="do not count operations and memory")
+    evaluate.set_defaults(run=run_evaluate)
+
+    evidence = commands.add_parser(
+        "evidence", formatter_class=defaults, help="write docs/evidence.md anew from the summaries in docs/evidence",
+    )
+    evidence.add_argument("--folder", type=Path, default=FOLDER, help="folder with the summaries")
+    evidence.add_argument("--add", nargs="*", default=[], metavar="[NAME=]FILE",
+                          help="summary.json files to put there first, by their suite's or another name")
+    evidence.set_defaults(run=lambda options: write_evidence(options.folder, options.add))
+
+
+def choose_arms(arms: list[Arm], names: list[str] | None) -> list[Arm]:
+    """The named arms and plain, in the suite's order; ValueError names one that is not in the suite."""
+    known = [arm.name for arm in arms]
+    unknown = [name for name in names or [] if name not in known]
+    if unknown:
+        raise ValueError(f"--arms: {', '.join(unknown)} not in this suite, expected some of: {', '.join(known)}.")
+    return [arm for arm in arms if names is None or arm.name in ("plain", *names)]
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    seeds = SEEDS[options.suite] if options.seeds is None else options.seeds
+    if seeds < 2:
+        raise ValueError(f"--seeds is {seeds}, but an interval needs at least 2.")
+    if not isinstance(options.settings, dict):
+        raise ValueError("--settings must be a JSON object, such as '{\"iterations\": 3}'.")
+    GuidanceSettings.from_dict(options.settings)
+    out = options.out or Path("output/evaluate") / options.suite
+    config = RunConfig(
+        options.suite, options.settings, options.words, options.word, options.steps, options.flow_model,
+        options.weights, options.other_discriminator,
+    )
+    arms = choose_arms(suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator)), options.arms)
+    rows = run_suite(config, arms, seeds, options.first_seed, out, options.workers,
+                     cost=not options.no_cost and options.suite != "quick")
+    summary = summarise(rows, arms, {"suite": config.suite, **config.fingerprint()})
+    if options.arms:
+        summary["chosen"] = options.arms
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    if len(arms) > 1:
+        draw(summary, out / "report.png")
+    report = markdown(summary, "report.png" if len(arms) > 1 else None)
+    (out / "report.md").write_text(report, encoding="utf-8")
+    print(report)

@@ -1,0 +1,1 @@
+"""The general discriminator: faults, data, training."""
