@@ -94,6 +94,7 @@ def comfy(arguments):
 def lint(arguments=()):
     return {
         "ruff": call("-m", "ruff", "check", *(arguments or ["."])),
+        "ruff format": call("-m", "ruff", "format", "--check", *(arguments or ["."])),
         # else it takes another interpreter, finds no PyTorch there, and finds no fault either
         "basedpyright": call("-m", "basedpyright", "--pythonpath", PYTHON, *arguments),
     }
@@ -201,9 +202,13 @@ def pip_install(name, options, log):
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", *options]
     process = subprocess.Popen(
         [*command, "-r", str(ROOT / name)],
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8",
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
         errors="replace",
-    )  # fmt: skip
+    )
     tail = []
     assert process.stdout is not None
     try:

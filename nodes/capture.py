@@ -28,26 +28,43 @@ class ClipSeeds(io.ComfyNode):
             search_aliases=["motionprompt", "seed list", "batch of videos"],
             inputs=[
                 make(
-                    io.String.Input, "prompts", default=EXAMPLES, multiline=True,
+                    io.String.Input,
+                    "prompts",
+                    default=EXAMPLES,
+                    multiline=True,
                     tooltip="A prompt on each line; they take turns. Vary what moves and how, as your videos will.",
                 ),
                 make(
-                    io.Int.Input, "count", default=24, min=1, max=1000,
+                    io.Int.Input,
+                    "count",
+                    default=24,
+                    min=1,
+                    max=1000,
                     tooltip="How many clips. Some dozens teach a small discriminator; all of them are in memory at "
                     "once.",
                 ),
                 make(
-                    io.Int.Input, "seed", default=0, min=0, max=0xFFFFFFFFFFFF0000, control_after_generate=False,
+                    io.Int.Input,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFF0000,
+                    control_after_generate=False,
                     tooltip="The first clip's seed; the others count up from it.",
                 ),
             ],
             outputs=[
                 make(
-                    io.String.Output, display_name="prompt", is_output_list=True,
+                    io.String.Output,
+                    display_name="prompt",
+                    is_output_list=True,
                     tooltip="The clips' prompts, for CLIP Text Encode.",
                 ),
                 make(
-                    io.Int.Output, display_name="seed", is_output_list=True, tooltip="The clips' seeds, for KSampler.",
+                    io.Int.Output,
+                    display_name="seed",
+                    is_output_list=True,
+                    tooltip="The clips' seeds, for KSampler.",
                 ),
             ],
         )
@@ -75,25 +92,44 @@ class CaptureFlowEstimates(io.ComfyNode):
                 make(io.Vae.Input, "vae", tooltip="Turns estimates into pictures; the one that the guidance will use."),
                 make(FlowModelType.Input, "flow_model", tooltip="Measures their motion; the same as for Flow Dataset."),
                 make(
-                    io.String.Input, "name", default="my_video_model",
+                    io.String.Input,
+                    "name",
+                    default="my_video_model",
                     tooltip="What they are kept under, in output/motionprompt/captured. Give it to Flow Dataset as "
                     "captured.",
                 ),
                 slider(
-                    "window_start", _GUIDED.window_start, 0.0, 1.0, 0.01,
+                    "window_start",
+                    _GUIDED.window_start,
+                    0.0,
+                    1.0,
+                    0.01,
                     "Where in the schedule capturing begins, as a share of the steps: where the guidance will begin.",
                     round=0.001,
                 ),
                 slider(
-                    "window_end", _GUIDED.window_end, 0.0, 1.0, 0.01,
-                    "Where capturing ends: where the guidance will end.", round=0.001,
+                    "window_end",
+                    _GUIDED.window_end,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "Where capturing ends: where the guidance will end.",
+                    round=0.001,
                 ),
                 make(
-                    io.Int.Input, "pairs", default=2, min=1, max=64,
+                    io.Int.Input,
+                    "pairs",
+                    default=2,
+                    min=1,
+                    max=64,
                     tooltip="Pairs of frames at each step. More teach more of each video and take longer to decode.",
                 ),
                 make(
-                    io.Int.Input, "max_gap", default=4, min=1, max=1000,
+                    io.Int.Input,
+                    "max_gap",
+                    default=4,
+                    min=1,
+                    max=1000,
                     tooltip="Greatest distance between the frames of a pair, as in Flow Dataset's gaps.",
                 ),
             ],
@@ -102,8 +138,15 @@ class CaptureFlowEstimates(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, vae: Any, flow_model: ManagedModel, name: str, window_start: float, window_end: float,
-        pairs: int, max_gap: int,
+        cls,
+        model: Any,
+        vae: Any,
+        flow_model: ManagedModel,
+        name: str,
+        window_start: float,
+        window_end: float,
+        pairs: int,
+        max_gap: int,
     ) -> io.NodeOutput:
         if window_start >= window_end:
             raise ValueError(
@@ -111,7 +154,13 @@ class CaptureFlowEstimates(io.ComfyNode):
                 "step would be looked at."
             )
         capture = FlowCapture(
-            vae, flow_model, training.capture_folder(name), window_start, window_end, pairs,
-            tuple(range(1, max_gap + 1)), ClipSettings().grid,
+            vae,
+            flow_model,
+            training.capture_folder(name),
+            window_start,
+            window_end,
+            pairs,
+            tuple(range(1, max_gap + 1)),
+            ClipSettings().grid,
         )
         return io.NodeOutput(capture.attach(model))

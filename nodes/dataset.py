@@ -64,16 +64,35 @@ class FlowDatasetNode(io.ComfyNode):
                     tooltip="A clip that your video model made, from VAE Decode, or a list of them (see Clip Seeds); "
                     "taken to be at fps already.",
                 ),
-                _number("fps", _D.fps, "Frames a second that all clips are thinned out to, so that the frame rate "
-                        "tells nothing. Set it to your video model's, 8 for AnimateDiff.", 0.1, 240.0),
-                _number("folder_fps", _D.folder_fps, "Frames a second of folders of frames, which do not say.",
-                        0.1, 1000.0),
-                _number("max_frames", _D.max_frames, "Frames of each clip that are looked at, after thinning.", 2,
-                        1000),
-                _number("size", _D.size, "Clips are scaled and cut to a square of this many pixels. Smaller is faster, "
-                        "and blind to fine flicker.", 32, 1024),
-                _number("pairs", _D.pairs, "Pairs of frames looked at in each clip. More take longer to measure and "
-                        "teach more.", 1, 1000),
+                _number(
+                    "fps",
+                    _D.fps,
+                    "Frames a second that all clips are thinned out to, so that the frame rate "
+                    "tells nothing. Set it to your video model's, 8 for AnimateDiff.",
+                    0.1,
+                    240.0,
+                ),
+                _number(
+                    "folder_fps", _D.folder_fps, "Frames a second of folders of frames, which do not say.", 0.1, 1000.0
+                ),
+                _number(
+                    "max_frames", _D.max_frames, "Frames of each clip that are looked at, after thinning.", 2, 1000
+                ),
+                _number(
+                    "size",
+                    _D.size,
+                    "Clips are scaled and cut to a square of this many pixels. Smaller is faster, "
+                    "and blind to fine flicker.",
+                    32,
+                    1024,
+                ),
+                _number(
+                    "pairs",
+                    _D.pairs,
+                    "Pairs of frames looked at in each clip. More take longer to measure and teach more.",
+                    1,
+                    1000,
+                ),
                 make(
                     io.String.Input,
                     "gaps",
@@ -90,9 +109,15 @@ class FlowDatasetNode(io.ComfyNode):
                     tooltip="Name that Capture Flow Estimates kept estimates under: they join the generated side, so "
                     "that the discriminator knows the blurry estimates that it will judge. Empty for none.",
                 ),
-                _number("flows", _D.flows, "Flows in a row that are judged together. 2 also shows how motion changes "
-                        "from one frame to the next, which jitter and tearing do all the time; then leave captured "
-                        "empty.", 1, MOST_FLOWS),
+                _number(
+                    "flows",
+                    _D.flows,
+                    "Flows in a row that are judged together. 2 also shows how motion changes "
+                    "from one frame to the next, which jitter and tearing do all the time; then leave captured "
+                    "empty.",
+                    1,
+                    MOST_FLOWS,
+                ),
             ],
             outputs=[
                 make(DatasetType.Output, display_name="dataset", tooltip="For Train Flow Discriminator."),
@@ -136,9 +161,18 @@ class FlowDatasetNode(io.ComfyNode):
             def show(number: int, of: int, clip: Any, before: int = done, side: str = side) -> None:
                 progress.show(before + number, f"{side} clip {number} of {of}: {clip.name}")
 
-            found[side] = FlowClips() if not clips else cached_flows(
-                clips, training.flow_cache(), module, settings, device=flow.patcher.load_device, min_motion=STILL,
-                on_clip=show,
+            found[side] = (
+                FlowClips()
+                if not clips
+                else cached_flows(
+                    clips,
+                    training.flow_cache(),
+                    module,
+                    settings,
+                    device=flow.patcher.load_device,
+                    min_motion=STILL,
+                    on_clip=show,
+                )
             )
             done += len(clips)
         generated = joined([found["generated"], captured])

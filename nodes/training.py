@@ -48,36 +48,61 @@ class TrainFlowDiscriminator(io.ComfyNode):
                     "hundreds, large (22 M) for thousands and a GPU.",
                 ),
                 make(
-                    io.Int.Input, "epochs", default=20, min=1, max=1000,
+                    io.Int.Input,
+                    "epochs",
+                    default=20,
+                    min=1,
+                    max=1000,
                     tooltip="Passes over the clips, at most: it stops when held-out clips are judged no better.",
                 ),
                 make(
-                    io.Float.Input, "learning_rate", default=1e-3, min=1e-6, max=1.0, step=1e-4, round=1e-7,
+                    io.Float.Input,
+                    "learning_rate",
+                    default=1e-3,
+                    min=1e-6,
+                    max=1.0,
+                    step=1e-4,
+                    round=1e-7,
                     tooltip="Lower it, to 0.0003, for the larger sizes or if the losses jump.",
                 ),
                 make(
-                    io.Int.Input, "seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=False,
+                    io.Int.Input,
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    control_after_generate=False,
                     tooltip="Which clips are held out, first weights and order: the same seed, the same discriminator.",
                 ),
                 make(
-                    io.String.Input, "family", default="any",
+                    io.String.Input,
+                    "family",
+                    default="any",
                     tooltip="The video model whose clips these are, for example animatediff. Load Flow Discriminator "
                     "shows it.",
                 ),
                 make(
-                    io.Combo.Input, "pretrained", options=[RANDOM, *_vit_files()], default=RANDOM, optional=True,
+                    io.Combo.Input,
+                    "pretrained",
+                    options=[RANDOM, *_vit_files()],
+                    default=RANDOM,
+                    optional=True,
                     tooltip="Weights of a vision transformer to begin with: a file of timm's names that begins with "
                     "vit_, in models/motionprompt. It must fit the size. The paper begins with one.",
                 ),
                 make(
-                    io.Boolean.Input, "resume", default=True, optional=True,
+                    io.Boolean.Input,
+                    "resume",
+                    default=True,
+                    optional=True,
                     tooltip="Go on where a cancelled training with the same clips and settings stopped. Off: begin "
                     "anew.",
                 ),
             ],
             outputs=[
                 make(
-                    DiscriminatorType.Output, display_name="discriminator",
+                    DiscriminatorType.Output,
+                    display_name="discriminator",
                     tooltip="For Save Flow Discriminator, or straight into MotionPrompt KSampler.",
                 ),
                 make(io.Image.Output, display_name="plot", tooltip="Losses, and AUROC on held-out clips, by epoch."),
@@ -87,11 +112,21 @@ class TrainFlowDiscriminator(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, dataset: FlowDataset, size: str, epochs: int, learning_rate: float, seed: int, family: str,
-        pretrained: str = RANDOM, resume: bool = True,
+        cls,
+        dataset: FlowDataset,
+        size: str,
+        epochs: int,
+        learning_rate: float,
+        seed: int,
+        family: str,
+        pretrained: str = RANDOM,
+        resume: bool = True,
     ) -> io.NodeOutput:
         config = DiscriminatorConfig(
-            flow_model=dataset.flow_model, family=family.strip() or "any", flows=dataset.settings.flows, **SIZES[size],
+            flow_model=dataset.flow_model,
+            family=family.strip() or "any",
+            flows=dataset.settings.flows,
+            **SIZES[size],
         )
         status = status_line(cls.hidden.unique_id if cls.hidden is not None else None)
         progress = training.Progress(1, status)
@@ -112,10 +147,18 @@ class TrainFlowDiscriminator(io.ComfyNode):
         try:
             with torch.inference_mode(False), torch.enable_grad():  # ComfyUI runs nodes without gradients
                 result = train_discriminator(
-                    dataset.real, dataset.generated, config, epochs=epochs, lr=learning_rate, seed=seed,
+                    dataset.real,
+                    dataset.generated,
+                    config,
+                    epochs=epochs,
+                    lr=learning_rate,
+                    seed=seed,
                     pretrained=folders.find(pretrained) if pretrained != RANDOM else False,
-                    device=comfy.model_management.get_torch_device(), checkpoint=state, on_epoch=on_epoch,
-                    on_batch=on_batch, **ROBUST,
+                    device=comfy.model_management.get_torch_device(),
+                    checkpoint=state,
+                    on_epoch=on_epoch,
+                    on_batch=on_batch,
+                    **ROBUST,
                 )
         except comfy.model_management.InterruptProcessingException:
             _keep_best(state, config, dataset)
@@ -142,21 +185,30 @@ class SaveFlowDiscriminator(io.ComfyNode):
             inputs=[
                 make(DiscriminatorType.Input, "discriminator", tooltip="From Train Flow Discriminator."),
                 make(
-                    io.String.Input, "filename", default="my_flow_discriminator",
+                    io.String.Input,
+                    "filename",
+                    default="my_flow_discriminator",
                     tooltip="Name of the file in models/motionprompt, without folder and ending.",
                 ),
                 make(
-                    io.String.Input, "trained_on", default="", multiline=True,
+                    io.String.Input,
+                    "trained_on",
+                    default="",
+                    multiline=True,
                     tooltip="What the clips are and their terms of use, kept in the file for whoever loads it.",
                 ),
                 make(
-                    io.Boolean.Input, "overwrite", default=False, optional=True,
+                    io.Boolean.Input,
+                    "overwrite",
+                    default=False,
+                    optional=True,
                     tooltip="Replace a file of this name. Off: a number is added.",
                 ),
             ],
             outputs=[
                 make(
-                    DiscriminatorType.Output, display_name="discriminator",
+                    DiscriminatorType.Output,
+                    display_name="discriminator",
                     tooltip="The same discriminator, for a sampler that is to run after it has been saved.",
                 ),
                 make(io.String.Output, display_name="file", tooltip="Name of the file that was written."),

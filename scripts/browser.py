@@ -112,9 +112,7 @@ class Canvas:
         """Do what loads a workflow, and wait until its graph has replaced the old one."""
         self.evaluate("() => { window.app.graph.extra.motionprompt_old = true }")
         action()
-        self.page.wait_for_function(
-            "window.app.graph.nodes.length && !window.app.graph.extra.motionprompt_old"
-        )
+        self.page.wait_for_function("window.app.graph.nodes.length && !window.app.graph.extra.motionprompt_old")
         self.page.wait_for_timeout(300)  # widgets made of HTML are put in place with the next frames
 
     def nodes(self) -> list[dict[str, Any]]:

@@ -217,10 +217,21 @@ class ComfyServer:
         self.port = self._port or _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         command = [
-            self._python, "-u", str(self.comfyui / "main.py"),
-            "--base-directory", str(self.base_dir), "--listen", "127.0.0.1", "--port", str(self.port),
-            "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *self._flags,
-        ]  # fmt: skip
+            self._python,
+            "-u",
+            str(self.comfyui / "main.py"),
+            "--base-directory",
+            str(self.base_dir),
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--disable-auto-launch",
+            "--disable-api-nodes",
+            "--database-url",
+            "sqlite:///:memory:",
+            *self._flags,
+        ]
         env = {**os.environ, "PYTHONIOENCODING": "utf-8", **self._env}
         env.pop("PYTHONPATH", None)
         with self.log_path.open("wb") as log:

@@ -77,8 +77,10 @@ def print_table(metrics: Mapping[str, Mapping[str, Any]], seconds: float, peak: 
     for key, label, direction in TABLE:
         before, after = metrics["plain"][key], metrics["motionprompt"][key]
         print(f"{label:34}{before:14.4f}{after:16.4f}   {direction}")
-    print(f"\nOne video proves nothing: docs/evidence.md says what was measured over several seeds.\n"
-          f"{seconds:.0f} s in ComfyUI, peak memory {peak / 2**30:.2f} GiB")
+    print(
+        f"\nOne video proves nothing: docs/evidence.md says what was measured over several seeds.\n"
+        f"{seconds:.0f} s in ComfyUI, peak memory {peak / 2**30:.2f} GiB"
+    )
 
 
 def run(comfyui: Path, out: Path, seed: int | None) -> None:
@@ -97,9 +99,17 @@ def run(comfyui: Path, out: Path, seed: int | None) -> None:
         peak = server.peak_memory()
     metrics = measure(files, prompt)
     files["report.json"] = out / "report.json"
-    files["report.json"].write_text(json.dumps({
-        "guidance": guidance, "metrics": metrics, "seconds": result.seconds, "peak_memory_bytes": peak,
-    }, indent=2))
+    files["report.json"].write_text(
+        json.dumps(
+            {
+                "guidance": guidance,
+                "metrics": metrics,
+                "seconds": result.seconds,
+                "peak_memory_bytes": peak,
+            },
+            indent=2,
+        )
+    )
     print_table(metrics, result.seconds, peak)
     for path in files.values():
         print(os.path.relpath(path))

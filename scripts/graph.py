@@ -68,16 +68,28 @@ class Graph:
         self.width, self.y = width, TOP
         yield
         bounds = [self.left - MARGIN, TOP - TITLE - 40, width + 2 * MARGIN, self.y - GAP - TOP + 70 + MARGIN]
-        self.groups.append({
-            "id": len(self.groups) + 1, "title": title, "bounding": bounds, "color": colour or COLOURS[title],
-            "font_size": 24, "flags": {},
-        })  # fmt: skip
+        self.groups.append(
+            {
+                "id": len(self.groups) + 1,
+                "title": title,
+                "bounding": bounds,
+                "color": colour or COLOURS[title],
+                "font_size": 24,
+                "flags": {},
+            }
+        )
         self.left += width + 3 * MARGIN
 
     def add(
-        self, kind: str, title: str | None = None, *, room: int = 0, green: bool = False,
-        models: list[dict[str, str]] | None = None, **inputs: Any,
-    ) -> Placed:  # fmt: skip
+        self,
+        kind: str,
+        title: str | None = None,
+        *,
+        room: int = 0,
+        green: bool = False,
+        models: list[dict[str, str]] | None = None,
+        **inputs: Any,
+    ) -> Placed:
         """Add a node below the last one.
 
         Args:
@@ -140,9 +152,14 @@ class Graph:
     def _place(self, kind: str, height: int, title: str | None) -> dict[str, Any]:
         number = len(self.nodes) + 1
         node: dict[str, Any] = {
-            "id": number, "type": kind, "pos": [self.left, self.y], "size": [self.width, height], "flags": {},
-            "order": number - 1, "mode": 0,
-        }  # fmt: skip
+            "id": number,
+            "type": kind,
+            "pos": [self.left, self.y],
+            "size": [self.width, height],
+            "flags": {},
+            "order": number - 1,
+            "mode": 0,
+        }
         if title is not None:
             node["title"] = title
         self.nodes.append(node)
@@ -178,4 +195,3 @@ def _inputs(schema: Mapping[str, Any], group: str) -> list[tuple[str, Any]]:
 
 def _options(spec: list[Any]) -> Mapping[str, Any]:
     return spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-

@@ -183,10 +183,12 @@ def arrows(drawing: Drawing, x: float, y: float, size: float) -> None:
             drawing.draw.line(ends, colour, round(size / 40 * SCALE))
             head = []
             for turn in (0.0, 2.5, -2.5):
-                head.append((
-                    (left + dx + reach * 0.5 * math.cos(angle + turn)) * SCALE,
-                    (top + dy + reach * 0.5 * math.sin(angle + turn)) * SCALE,
-                ))  # fmt: skip
+                head.append(
+                    (
+                        (left + dx + reach * 0.5 * math.cos(angle + turn)) * SCALE,
+                        (top + dy + reach * 0.5 * math.sin(angle + turn)) * SCALE,
+                    )
+                )
             drawing.draw.polygon(head, colour)
 
 

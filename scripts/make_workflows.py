@@ -46,9 +46,13 @@ CONTROLNET = {
 }
 OURS = "https://github.com/motionprompt/ComfyUI-MotionPrompt/raw/main/weights/"
 # These come with the pack; whoever renames one is told the folder.
-DISCRIMINATOR, GENERAL = ({"name": name, "url": OURS + name, "directory": "motionprompt"} for name in (
-    "demo_discriminator.safetensors", "general_discriminator_research_only.safetensors",
-))
+DISCRIMINATOR, GENERAL = (
+    {"name": name, "url": OURS + name, "directory": "motionprompt"}
+    for name in (
+        "demo_discriminator.safetensors",
+        "general_discriminator_research_only.safetensors",
+    )
+)
 PROMPT = "a corgi running along the beach, waves in the background, golden hour, photo"
 NEGATIVE = "worst quality, low quality, watermark, text"
 SAMPLING = {"seed": 42, "steps": 25, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal"}
@@ -85,18 +89,21 @@ def animatediff_controlnet(graph: Graph) -> None:
         video = graph.add("LoadVideo", "Your video", file="input.mp4", room=200)
         images = graph.add("GetVideoComponents", video=video[0])
         first = graph.add("ImageFromBatch", "First 16 frames", image=images[0], length=16)
-        scaled = graph.add(
-            "ImageScale", image=first[0], upscale_method="lanczos", width=512, height=512, crop="center"
-        )
+        scaled = graph.add("ImageScale", image=first[0], upscale_method="lanczos", width=512, height=512, crop="center")
         edges = graph.add("Canny", "Outlines", image=scaled[0])
         net = graph.add("ControlNetLoader", control_net_name=CONTROLNET["name"], models=[CONTROLNET])
     with graph.column("Prompt", 300):
         model = _evolved(graph, parts)
         positive, negative = _prompts(graph, parts)
         controlled = graph.add(
-            "ControlNetApplyAdvanced", positive=positive, negative=negative, control_net=net[0], image=edges[0],
-            strength=0.8, end_percent=0.7,
-        )  # fmt: skip
+            "ControlNetApplyAdvanced",
+            positive=positive,
+            negative=negative,
+            control_net=net[0],
+            image=edges[0],
+            strength=0.8,
+            end_percent=0.7,
+        )
         latent = _frames(graph, 16)
     latent = _sample(graph, parts, model, controlled[0], controlled[1], latent)
     _look(graph, parts, latent, "controlnet")
@@ -123,9 +130,16 @@ def animatediff_lightning(graph: Graph) -> None:
         positive, negative = _prompts(graph, parts)
         latent = _frames(graph, 16)
     latent = _sample(
-        graph, parts, model, positive, negative, latent,
-        steps=8, cfg=1.0, scheduler="sgm_uniform",
-    )  # fmt: skip
+        graph,
+        parts,
+        model,
+        positive,
+        negative,
+        latent,
+        steps=8,
+        cfg=1.0,
+        scheduler="sgm_uniform",
+    )
     _look(graph, parts, latent, "lightning")
 
 
@@ -146,10 +160,14 @@ def compare_settings(graph: Graph) -> None:
         latent = graph.add("EmptyLatentImage", "16 frames of 128 x 128", width=128, height=128, batch_size=16)
     with graph.column("Compare", 300, "#3f789e"):
         graph.note("Two sliders, two values each", notes.COMPARE)
-        across = [graph.add("PrimitiveFloat", f"{side} column: strength", value=value, green=True)
-                  for side, value in (("Middle", 0.5), ("Right", 1.5))]  # fmt: skip
-        down = [graph.add("PrimitiveInt", f"{side} row: iterations", value=value, green=True)
-                for side, value in (("Upper", 1), ("Lower", 4))]  # fmt: skip
+        across = [
+            graph.add("PrimitiveFloat", f"{side} column: strength", value=value, green=True)
+            for side, value in (("Middle", 0.5), ("Right", 1.5))
+        ]
+        down = [
+            graph.add("PrimitiveInt", f"{side} row: iterations", value=value, green=True)
+            for side, value in (("Upper", 1), ("Lower", 4))
+        ]
     shared = {"negative": negative[0], "latent_image": latent[0], "model": model[0], **demo["sampling"]}
     guided = {"vae": model["vae"], "flow_model": flow[0], "discriminator": discriminator[0], **demo["guidance"]}
     with graph.column("Plain", 300, "#88A"):
@@ -157,29 +175,48 @@ def compare_settings(graph: Graph) -> None:
     columns: list[list[Placed]] = []
     for name, strength in zip(("Middle", "Right"), across, strict=True):
         with graph.column(f"{name} column", 310, "#8A8"):
-            columns.append([
-                graph.add(
-                    "MotionPromptKSampler", f"{name} column, {row} row", green=True,
-                    **{**shared, **guided, "positive": positive[0], "strength": strength[0], "iterations": steps[0]},
-                )
-                for row, steps in zip(("upper", "lower"), down, strict=True)
-            ])  # fmt: skip
+            columns.append(
+                [
+                    graph.add(
+                        "MotionPromptKSampler",
+                        f"{name} column, {row} row",
+                        green=True,
+                        **{
+                            **shared,
+                            **guided,
+                            "positive": positive[0],
+                            "strength": strength[0],
+                            "iterations": steps[0],
+                        },
+                    )
+                    for row, steps in zip(("upper", "lower"), down, strict=True)
+                ]
+            )
     with graph.column("Look", 300):
         first = graph.add("VAEDecode", "Plain", samples=sampled[0], vae=model["vae"])
-        pictures = [[graph.add("VAEDecode", item.node["title"], samples=item[0], vae=model["vae"]) for item in column]
-                    for column in columns]  # fmt: skip
+        pictures = [
+            [graph.add("VAEDecode", item.node["title"], samples=item[0], vae=model["vae"]) for item in column]
+            for column in columns
+        ]
         stitch = {"match_image_size": False, "spacing_width": 8, "spacing_color": "white"}
-        stacks = [graph.add("ImageStitch", image1=upper[0], image2=lower[0], direction="down", **stitch)
-                  for upper, lower in [[first, first], *pictures]]  # fmt: skip
+        stacks = [
+            graph.add("ImageStitch", image1=upper[0], image2=lower[0], direction="down", **stitch)
+            for upper, lower in [[first, first], *pictures]
+        ]
         row = graph.add("ImageStitch", image1=stacks[0][0], image2=stacks[1][0], direction="right", **stitch)
         row = graph.add("ImageStitch", image1=row[0], image2=stacks[2][0], direction="right", **stitch)
     with graph.column("Plain | middle | right", 640, "#b58b2a"):
         graph.add(
-            "SaveAnimatedWEBP", "Left: plain. Middle and right: the two strengths. Upper and lower: the iterations",
-            images=row[0], filename_prefix="motionprompt/compare_settings", fps=8.0, room=460,
-        )  # fmt: skip
-        graph.add("MotionPromptReport", "Report of the last one: right column, lower row", report=columns[1][1][1],
-                  room=460)  # fmt: skip
+            "SaveAnimatedWEBP",
+            "Left: plain. Middle and right: the two strengths. Upper and lower: the iterations",
+            images=row[0],
+            filename_prefix="motionprompt/compare_settings",
+            fps=8.0,
+            room=460,
+        )
+        graph.add(
+            "MotionPromptReport", "Report of the last one: right column, lower row", report=columns[1][1][1], room=460
+        )
 
 
 def measure_video(graph: Graph) -> None:
@@ -228,9 +265,7 @@ def _loaders(graph: Graph, note: str, motion_model: dict[str, str] = MOTION_MODE
 def _evolved(graph: Graph, parts: Mapping[str, Any], **options: Any) -> Output:
     applied = graph.add("ADE_ApplyAnimateDiffModelSimple", motion_model=parts["motion"][0])
     options = {"beta_schedule": "sqrt_linear (AnimateDiff)", **options}
-    return graph.add(
-        "ADE_UseEvolvedSampling", model=parts["checkpoint"]["MODEL"], m_models=applied[0], **options
-    )[0]
+    return graph.add("ADE_UseEvolvedSampling", model=parts["checkpoint"]["MODEL"], m_models=applied[0], **options)[0]
 
 
 def _prompts(graph: Graph, parts: Mapping[str, Any]) -> tuple[Output, Output]:
@@ -245,15 +280,27 @@ def _frames(graph: Graph, number: int) -> Output:
 
 
 def _sample(
-    graph: Graph, parts: dict[str, Any], model: Output, positive: Output, negative: Output, latent: Output,
+    graph: Graph,
+    parts: dict[str, Any],
+    model: Output,
+    positive: Output,
+    negative: Output,
+    latent: Output,
     **changed: Any,
-) -> Output:  # fmt: skip
+) -> Output:
     with graph.column("Sampling", 330):
         sampler = graph.add(
-            "MotionPromptKSampler", green=True, model=model, positive=positive, negative=negative,
-            latent_image=latent, vae=parts["checkpoint"]["VAE"], flow_model=parts["flow"][0],
-            discriminator=parts["judge"][0], **{**SAMPLING, **GUIDANCE, **changed},
-        )  # fmt: skip
+            "MotionPromptKSampler",
+            green=True,
+            model=model,
+            positive=positive,
+            negative=negative,
+            latent_image=latent,
+            vae=parts["checkpoint"]["VAE"],
+            flow_model=parts["flow"][0],
+            discriminator=parts["judge"][0],
+            **{**SAMPLING, **GUIDANCE, **changed},
+        )
     parts["report"] = sampler[1]
     return sampler[0]
 
@@ -262,9 +309,14 @@ def _look(graph: Graph, parts: Mapping[str, Any], latent: Output, prefix: str) -
     with graph.column("Look", 540):
         frames = graph.add("VAEDecode", samples=latent, vae=parts["checkpoint"]["VAE"])
         graph.add(
-            "SaveAnimatedWEBP", images=frames[0], filename_prefix=f"motionprompt/{prefix}", fps=8.0, lossless=False,
-            quality=90, room=480,
-        )  # fmt: skip
+            "SaveAnimatedWEBP",
+            images=frames[0],
+            filename_prefix=f"motionprompt/{prefix}",
+            fps=8.0,
+            lossless=False,
+            quality=90,
+            room=480,
+        )
         graph.add("MotionPromptReport", report=parts["report"], room=420)
 
 
@@ -275,8 +327,12 @@ def _demo_settings(object_info: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in by_type["MotionPromptKSampler"].items() if not isinstance(value, list)}
     sampling = {name: values.pop(name) for name in (*SAMPLING, "denoise")}
     tokens = {name: value for name, value in by_type["MotionPromptConditioning"].items() if not isinstance(value, list)}
-    return {"prompt": by_type["PrimitiveStringMultiline"]["value"], "tokens": tokens, "sampling": sampling,
-            "guidance": values}
+    return {
+        "prompt": by_type["PrimitiveStringMultiline"]["value"],
+        "tokens": tokens,
+        "sampling": sampling,
+        "guidance": values,
+    }
 
 
 def main(names: list[str]) -> None:

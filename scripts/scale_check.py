@@ -51,9 +51,23 @@ def make_clips(folder: Path, count: int) -> None:
 
 
 def command(folder: Path, name: str, epochs: int) -> list[str]:
-    return [sys.executable, "-m", "motionprompt_core", "train-discriminator", "--real", str(folder / "real"),
-            "--generated", str(folder / "generated"), "--cache", str(folder / f"cache_{name}"),
-            "--out", str(folder / f"{name}.safetensors"), "--epochs", str(epochs), *SETTINGS]
+    return [
+        sys.executable,
+        "-m",
+        "motionprompt_core",
+        "train-discriminator",
+        "--real",
+        str(folder / "real"),
+        "--generated",
+        str(folder / "generated"),
+        "--cache",
+        str(folder / f"cache_{name}"),
+        "--out",
+        str(folder / f"{name}.safetensors"),
+        "--epochs",
+        str(epochs),
+        *SETTINGS,
+    ]
 
 
 def run(arguments: list[str], kill_after: float | None = None) -> dict[str, Any]:
@@ -70,8 +84,12 @@ def run(arguments: list[str], kill_after: float | None = None) -> dict[str, Any]
         if kill_after is not None and cpu > kill_after:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.2)
-    return {"status": process.returncode, "seconds": round(time.monotonic() - started, 1), "cpu_seconds": cpu,
-            "peak_gib": peak / 2**30}
+    return {
+        "status": process.returncode,
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": cpu,
+        "peak_gib": peak / 2**30,
+    }
 
 
 def damaged(cache: Path) -> list[str]:

@@ -48,15 +48,19 @@ def run(comfyui: Path, clips: int) -> dict[str, Any]:
         render_clips(Path(server.base_dir) / "input" / "rendered_clips", clips)
         prompt = ui_to_api(load_workflow(ROOT / "workflows" / "train_discriminator.json"), server.object_info())
         before, started = cpu_seconds(server), time.monotonic()
-        with server.watch(on_event=lambda name, data: print(name, data.get("node"), flush=True)
-                          if name == "executing" else None):
+        with server.watch(
+            on_event=lambda name, data: print(name, data.get("node"), flush=True) if name == "executing" else None
+        ):
             result = server.queue(prompt, timeout=4 * 3600)
         wall, cpu = time.monotonic() - started, cpu_seconds(server) - before
         saved = next((Path(server.base_dir) / "models" / "motionprompt").glob("*.safetensors"))
         again = server.queue(with_saved_file(prompt, saved.name), timeout=3600)
         return {
-            "comfyui": server.version, "seconds": wall, "cpu_seconds": cpu,
-            "peak_memory_gib": server.peak_memory() / 2**30, "saved": saved.name,
+            "comfyui": server.version,
+            "seconds": wall,
+            "cpu_seconds": cpu,
+            "peak_memory_gib": server.peak_memory() / 2**30,
+            "saved": saved.name,
             "training": result.text(find_nodes(prompt, "MotionPromptTrainFlowDiscriminator")[0]),
             "guided": result.text(find_nodes(prompt, "MotionPromptReport")[0]),
             "guided_by_the_loaded_file": again.text(find_nodes(prompt, "MotionPromptReport")[0]),

@@ -56,9 +56,12 @@ def published() -> list[str]:
     try:
         known = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).split("\n")[:-1]
         ignored = subprocess.run(
-            [*command, "check-ignore", "--no-index", "--stdin"], cwd=ROOT, input="\n".join(known), text=True,
+            [*command, "check-ignore", "--no-index", "--stdin"],
+            cwd=ROOT,
+            input="\n".join(known),
+            text=True,
             capture_output=True,
-        ).stdout.split("\n")  # fmt: skip
+        ).stdout.split("\n")
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout")
     return sorted(set(known) - set(ignored))
@@ -66,10 +69,20 @@ def published() -> list[str]:
 
 def test_the_archive_holds_the_pack_and_nothing_of_its_development() -> None:
     files = published()
-    for needed in ("__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md",
-                   "nodes/__init__.py", "workflows/quickstart.json", "workflows/quickstart.jpg",
-                   "web/docs/MotionPromptKSampler.md", "locales/zh/nodeDefs.json",
-                   "weights/demo_discriminator.safetensors"):  # fmt: skip
+    for needed in (
+        "__init__.py",
+        "pyproject.toml",
+        "requirements.txt",
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "nodes/__init__.py",
+        "workflows/quickstart.json",
+        "workflows/quickstart.jpg",
+        "web/docs/MotionPromptKSampler.md",
+        "locales/zh/nodeDefs.json",
+        "weights/demo_discriminator.safetensors",
+    ):
         assert needed in files
     development = ("tests/", "scripts/", ".ci/", "run.py", "requirements-dev.txt")
     assert not [name for name in files if name.startswith(development)]

@@ -76,9 +76,7 @@ class DemoPipeline:
         v = self.weights.unet(x, torch.full((len(x),), t), context.expand(len(x), -1, -1), len(x))
         return a.sqrt() * x - (1 - a).sqrt() * v
 
-    def estimate(
-        self, x0: Tensor, t: int, context: Tensor, negative: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def estimate(self, x0: Tensor, t: int, context: Tensor, negative: Tensor, generator: torch.Generator) -> Tensor:
         """Tweedie's estimate with CFG, after noise of level t was put on clean latents (F, 4, h, w)."""
         a = self.alphas[t]
         x = a.sqrt() * x0 + (1 - a).sqrt() * torch.randn(x0.shape, generator=generator)
@@ -169,8 +167,17 @@ class DemoPipeline:
         return b.sqrt() * x0 + (1 - b).sqrt() * eps
 
     def _guide(
-        self, optimiser: PromptOptimiser, settings: GuidanceSettings, report: GuidanceReport, step: int, t: int,
-        x: Tensor, uncond: Tensor, prompt: str, plain: Tensor, learn: bool,
+        self,
+        optimiser: PromptOptimiser,
+        settings: GuidanceSettings,
+        report: GuidanceReport,
+        step: int,
+        t: int,
+        x: Tensor,
+        uncond: Tensor,
+        prompt: str,
+        plain: Tensor,
+        learn: bool,
     ) -> Tensor:
         """Context of the step: optimised in the window, the settings' choice outside of it."""
 
@@ -187,7 +194,12 @@ class DemoPipeline:
             mix = (lambda x0: torch.lerp(uncond, x0, self.cfg)) if settings.loss_on == "cfg" else None
             unet = self.weights.unet
             model = GuidedModel(
-                encode, lambda c: self.predict_x0(x, t, c), self.decode, self.flow, self.discriminator, mix,
+                encode,
+                lambda c: self.predict_x0(x, t, c),
+                self.decode,
+                self.flow,
+                self.discriminator,
+                mix,
                 late=lambda: constant_layers((unet.down0, unet.down1, unet.down2)),
                 flows=self.flows,
             )
@@ -202,5 +214,7 @@ def load_pipeline(weights: Path) -> DemoPipeline:
     """The demo model of a folder with its weights, its flow model and its discriminator."""
     judge = load_discriminator(weights / "demo_discriminator.safetensors")
     return DemoPipeline(
-        load_demo_weights(weights / "demo_video_model.safetensors"), load_flow_model(judge.config.flow_model), judge,
+        load_demo_weights(weights / "demo_video_model.safetensors"),
+        load_flow_model(judge.config.flow_model),
+        judge,
     )

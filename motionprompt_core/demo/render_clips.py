@@ -1,6 +1,6 @@
 """Renders clips of the sprite world, the demo model's real side: for the workflow train_discriminator.
 
-    python -m motionprompt_core.demo.render_clips ComfyUI/input/rendered_clips --count 24
+python -m motionprompt_core.demo.render_clips ComfyUI/input/rendered_clips --count 24
 """
 
 from __future__ import annotations

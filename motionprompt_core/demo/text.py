@@ -17,10 +17,20 @@ SYNTAX = ("a", "an", "the", "moving", "standing", "at", "on", "over", "and", "ve
 UNKNOWN = tuple(f"<unknown{i}>" for i in range(16))  # a word that is not in the vocabulary falls into one of these
 VOCABULARY: dict[str, int] = {
     word: index
-    for index, word in enumerate((
-        START, END, *SYNTAX, *world.SHAPES, *world.COLOURS, *world.GROUNDS, *world.DIRECTIONS,
-        *world.QUALITY_WORDS, *world.FILLER_WORDS, *UNKNOWN,
-    ))
+    for index, word in enumerate(
+        (
+            START,
+            END,
+            *SYNTAX,
+            *world.SHAPES,
+            *world.COLOURS,
+            *world.GROUNDS,
+            *world.DIRECTIONS,
+            *world.QUALITY_WORDS,
+            *world.FILLER_WORDS,
+            *UNKNOWN,
+        )
+    )
 }
 MAX_LENGTH = 24
 

@@ -175,9 +175,7 @@ class Stage(nn.Module):
         self.attn = SpatialTransformer(out_channels, config) if level else None
         self.motion = MotionModule(out_channels, 16 >> level, joint, config, attention=level > 0)
 
-    def forward(
-        self, x: Tensor, emb: Tensor, centre: Tensor, context: Tensor, frames: int, places: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, centre: Tensor, context: Tensor, frames: int, places: Tensor) -> Tensor:
         x = self.res(x, emb, centre)
         if self.attn is not None:
             x = self.attn(x, context)

@@ -86,8 +86,16 @@ def random_clip(generator: torch.Generator, fault_share: float = 0.6, **fixed: s
     # Half-way through, the sprite is near the middle: a direction then says much about every frame.
     travel = [axis * speed * (FRAMES - 1) for axis in step]
     start = [SIZE / 2 - d / 2 + uniform(-5, 5, generator) * (1 if d else 2) for d in travel]
-    clip = Clip(shape, colour, ground, direction, radius, (start[0], start[1]), speed,
-                seed=int(torch.randint(2**31, (1,), generator=generator)))
+    clip = Clip(
+        shape,
+        colour,
+        ground,
+        direction,
+        radius,
+        (start[0], start[1]),
+        speed,
+        seed=int(torch.randint(2**31, (1,), generator=generator)),
+    )
     if float(torch.rand((), generator=generator)) >= fault_share:
         return clip
     jitter, pulse, flicker = (
@@ -125,9 +133,7 @@ def outline(shape: str, angle: Tensor) -> Tensor:
         sector = (angle + math.pi / 2) % (2 * math.pi / 5)
         sector = torch.minimum(sector, 2 * math.pi / 5 - sector)
         height = math.sin(math.pi / 5)
-        return outer * inner * height / (
-            inner * torch.sin(math.pi / 5 - sector) + outer * torch.sin(sector)
-        )
+        return outer * inner * height / (inner * torch.sin(math.pi / 5 - sector) + outer * torch.sin(sector))
     corners, size = (4, 0.86) if shape == "square" else (3, 0.62)
     start = math.pi / 4 if shape == "square" else -math.pi / 2
     half = math.pi / corners

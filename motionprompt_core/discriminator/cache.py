@@ -118,7 +118,11 @@ def cached_flows(
 
 @torch.no_grad()
 def clip_flow(
-    clip: Path | Frames, flow_model: FlowModel, settings: ClipSettings, *, seed: int,
+    clip: Path | Frames,
+    flow_model: FlowModel,
+    settings: ClipSettings,
+    *,
+    seed: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Flows (P, 2 * flows, grid, grid) of one clip, in px of the grid."""
@@ -127,8 +131,14 @@ def clip_flow(
         generator = torch.Generator().manual_seed(seed)
         video = compressed(video, int(torch.randint(*QUALITIES, (), generator=generator)))
     (flow,) = extract_flows(
-        flow_model, [video], settings.gaps, pairs_per_clip=settings.pairs, batch=BATCH,
-        device=device, seed=seed, flows=settings.flows,
+        flow_model,
+        [video],
+        settings.gaps,
+        pairs_per_clip=settings.pairs,
+        batch=BATCH,
+        device=device,
+        seed=seed,
+        flows=settings.flows,
     )
     size = (settings.grid, settings.grid)
     flow = F.interpolate(flow, size=size, mode="bilinear", antialias=True) * (settings.grid / settings.size)

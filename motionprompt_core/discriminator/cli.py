@@ -22,15 +22,23 @@ from .state import EpochResult
 from .train import ROBUST, SIZES, judge_clips, train_discriminator
 
 CACHE = Path("output/flow_cache")
-READING = {"fps": "fps", "folder_fps": "folder_fps", "max_frames": "max_frames", "frame_size": "size", "gaps": "gaps",
-           "pairs": "pairs"}  # option -> field of ClipSettings
+READING = {
+    "fps": "fps",
+    "folder_fps": "folder_fps",
+    "max_frames": "max_frames",
+    "frame_size": "size",
+    "gaps": "gaps",
+    "pairs": "pairs",
+}  # option -> field of ClipSettings
 
 
 def add_to(commands: Any) -> None:
     """Adds both commands to an argparse parser's subparsers."""
     defaults = argparse.ArgumentDefaultsHelpFormatter
     train = commands.add_parser(
-        "train-discriminator", formatter_class=defaults, help="train a flow discriminator for your video model",
+        "train-discriminator",
+        formatter_class=defaults,
+        help="train a flow discriminator for your video model",
         description="Learns to tell the motion of real clips from that of generated ones. Flows are kept in a cache, "
         "and the training's state beside the file: stopped at any moment, the same command goes on.",
     )
@@ -41,14 +49,20 @@ def add_to(commands: Any) -> None:
     train.add_argument("--pretrained", type=Path, help="weights for the network's ViT to begin with, timm's names")
     train.add_argument("--family", default="any", help="the video model that the generated clips are from")
     train.add_argument("--trained-on", default="", help="what the clips are and their terms, for the file's metadata")
-    train.add_argument("--flows", type=int, default=1, help="in a row that are judged together; 2 also shows how "
-                       "motion changes from one frame to the next")
+    train.add_argument(
+        "--flows",
+        type=int,
+        default=1,
+        help="in a row that are judged together; 2 also shows how motion changes from one frame to the next",
+    )
     train.add_argument("--keep-stills", action="store_true", help="train on clips that do not move as well")
     train.add_argument("--seed", type=int, default=0, help="of split, first weights and order")
     train.set_defaults(run=run_train)
 
     evaluate = commands.add_parser(
-        "evaluate-discriminator", formatter_class=defaults, help="how well a discriminator tells clips apart",
+        "evaluate-discriminator",
+        formatter_class=defaults,
+        help="how well a discriminator tells clips apart",
         description="Clips are read, and their motion measured, as for the file's training unless told otherwise.",
     )
     evaluate.add_argument("file", type=Path, help="a discriminator's .safetensors")
@@ -93,8 +107,15 @@ def both_sides(
     clips = {side: find_clips(folder) for side, folder in folders.items()}  # both, before any long work
     for side, paths in clips.items():
         with tqdm(total=len(paths), desc=f"flow of {side} clips", unit="clip", disable=None) as bar:
-            found = cached_flows(paths, options.cache, flow_model, settings, device=options.device,
-                                 min_motion=min_motion, on_clip=lambda *_, bar=bar: bar.update())
+            found = cached_flows(
+                paths,
+                options.cache,
+                flow_model,
+                settings,
+                device=options.device,
+                min_motion=min_motion,
+                on_clip=lambda *_, bar=bar: bar.update(),
+            )
         for clip, reason in found.skipped.items():
             print(f"skipped {clip}: {reason}", file=sys.stderr)
         print(f"{side}: {len(found)} clips, {len(found.skipped)} skipped")
@@ -106,7 +127,10 @@ def run_train(options: argparse.Namespace) -> None:
     if options.out.suffix != ".safetensors":
         raise ValueError(f"--out is {options.out}, but discriminators are .safetensors files: change its ending.")
     config = DiscriminatorConfig(
-        flow_model=options.flow_model, trained_on=options.trained_on, family=options.family, flows=options.flows,
+        flow_model=options.flow_model,
+        trained_on=options.trained_on,
+        family=options.family,
+        flows=options.flows,
         **SIZES[options.size],
     )
     settings = clip_settings(options, config.flows)
@@ -120,30 +144,50 @@ def run_train(options: argparse.Namespace) -> None:
             bar.set_postfix(loss=f"{epoch.val_loss:.3f}", auroc=f"{epoch.auroc:.3f}")
 
         result = train_discriminator(
-            real, generated, config, epochs=options.epochs, seed=options.seed, pretrained=options.pretrained or False,
-            device=options.device, checkpoint=state, on_epoch=show, **ROBUST,
+            real,
+            generated,
+            config,
+            epochs=options.epochs,
+            seed=options.seed,
+            pretrained=options.pretrained or False,
+            device=options.device,
+            checkpoint=state,
+            on_epoch=show,
+            **ROBUST,
         )
     save_discriminator(
-        result.model, options.out, **result.best.to_dict(), real_clips=len(real), generated_clips=len(generated),
+        result.model,
+        options.out,
+        **result.best.to_dict(),
+        real_clips=len(real),
+        generated_clips=len(generated),
         clips=settings.to_dict(),
     )
     state.unlink(missing_ok=True)
     best = result.best
-    print(f"{options.out}: on clips held out, AUROC {best.auroc:.3f}, accuracy {best.accuracy:.3f}, calibration error "
-          f"{best.calibration_error:.3f} (epoch {best.epoch + 1})")
+    print(
+        f"{options.out}: on clips held out, AUROC {best.auroc:.3f}, accuracy {best.accuracy:.3f}, calibration error "
+        f"{best.calibration_error:.3f} (epoch {best.epoch + 1})"
+    )
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     model: FlowDiscriminator = load_discriminator(options.file).to(torch.device(options.device))
     name = options.flow_model or model.config.flow_model
     if model.config.flow_model != name:
-        print(f"warning: {options.file} was trained with flow model {model.config.flow_model}, this is {name}",
-              file=sys.stderr)
+        print(
+            f"warning: {options.file} was trained with flow model {model.config.flow_model}, this is {name}",
+            file=sys.stderr,
+        )
     flow_model = load_flow_model(name, options.flow_weights).to(options.device)
     settings = clip_settings(options, model.config.flows, model.metadata.get("clips"))
     real, generated = both_sides(options, flow_model, settings, 0)
-    result = {"real_clips": len(real), "generated_clips": len(generated),
-              "skipped": {**real.skipped, **generated.skipped}, **judge_clips(model, real, generated)}
+    result = {
+        "real_clips": len(real),
+        "generated_clips": len(generated),
+        "skipped": {**real.skipped, **generated.skipped},
+        **judge_clips(model, real, generated),
+    }
     text = json.dumps(result, indent=2)
     print(text)
     if options.json is not None:

@@ -13,15 +13,15 @@ from ..media.ops import gaussian_blur
 
 @torch.no_grad()
 def extract_flows(
-        flow_model: FlowModel,
-        clips: Iterable[Tensor],
-        gaps: Sequence[int] = (1,),
-        *,
-        pairs_per_clip: int | None = None,
-        batch: int = 8,
-        device: torch.device | str | None = None,
-        seed: int = 0,
-        flows: int = 1,
+    flow_model: FlowModel,
+    clips: Iterable[Tensor],
+    gaps: Sequence[int] = (1,),
+    *,
+    pairs_per_clip: int | None = None,
+    batch: int = 8,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    flows: int = 1,
 ) -> list[Tensor]:
     """Flow between the frames of each clip, a tensor a clip, so that training can split by clip.
 

@@ -145,8 +145,10 @@ class FlowDiscriminator(nn.Module):
             **source,
         )
         self.head = nn.Sequential(
-            nn.Linear(config.embed_dim + self._statistics(), config.mlp_hidden), nn.GELU(),
-            nn.Linear(config.mlp_hidden, config.mlp_hidden), nn.GELU(),
+            nn.Linear(config.embed_dim + self._statistics(), config.mlp_hidden),
+            nn.GELU(),
+            nn.Linear(config.mlp_hidden, config.mlp_hidden),
+            nn.GELU(),
             nn.Linear(config.mlp_hidden, 1),
         )
 
@@ -186,7 +188,7 @@ class FlowDiscriminator(nn.Module):
         seen = self.normalise(flow)
         features = self.backbone(self.project(seen.to(next(self.project.parameters()).dtype)))
         if count := self._statistics():
-            bands = seen[:, -(count // (1 + len(QUANTILES))):].flatten(2)
+            bands = seen[:, -(count // (1 + len(QUANTILES))) :].flatten(2)
             bands = bands.to(torch.promote_types(bands.dtype, torch.float32))  # no quantiles of half precision
             quantiles = bands.quantile(bands.new_tensor(QUANTILES), dim=2)
             features = torch.cat((features, bands.mean(2).to(features), *quantiles.to(features)), dim=1)

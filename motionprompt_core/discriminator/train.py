@@ -24,8 +24,14 @@ ROBUST: dict[str, Any] = {"blur": 1.5, "noise": 0.1, "still_share": 0.04, "label
 SIZES: dict[str, dict[str, Any]] = {
     "small": {},  # 0.9 M parameters
     "medium": {"embed_dim": 192, "depth": 12, "num_heads": 3, "mlp_hidden": 192},  # ViT-Ti, 5.5 M
-    "large": {"backbone": "vit_small_patch16_224", "img_size": 224, "embed_dim": 384, "depth": 12, "num_heads": 6,
-              "mlp_hidden": 384},  # ViT-S, 22 M
+    "large": {
+        "backbone": "vit_small_patch16_224",
+        "img_size": 224,
+        "embed_dim": 384,
+        "depth": 12,
+        "num_heads": 6,
+        "mlp_hidden": 384,
+    },  # ViT-S, 22 M
 }
 
 Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -50,30 +56,30 @@ class Clips(Protocol):
 
 
 def train_discriminator(
-        real_flows: Clips,
-        fake_flows: Clips,
-        config: DiscriminatorConfig,
-        *,
-        epochs: int = 20,
-        batch: int = 32,
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        warmup: float = 0.1,
-        ema_decay: float = 0.99,
-        val_share: float = 0.2,
-        patience: int = 8,
-        blur: float = 0.0,
-        noise: float = 0.0,
-        still_share: float = 0.0,
-        label_smoothing: float = 0.0,
-        pretrained: bool | str | Path = False,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-        held_out: tuple[Clips, Clips] | None = None,
-        checkpoint: str | Path | None = None,
-        prepare: Prepare | None = None,
-        on_epoch: Callable[[EpochResult], object] | None = None,
-        on_batch: Callable[[int, int], object] | None = None,
+    real_flows: Clips,
+    fake_flows: Clips,
+    config: DiscriminatorConfig,
+    *,
+    epochs: int = 20,
+    batch: int = 32,
+    lr: float = 1e-3,
+    weight_decay: float = 0.05,
+    warmup: float = 0.1,
+    ema_decay: float = 0.99,
+    val_share: float = 0.2,
+    patience: int = 8,
+    blur: float = 0.0,
+    noise: float = 0.0,
+    still_share: float = 0.0,
+    label_smoothing: float = 0.0,
+    pretrained: bool | str | Path = False,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    held_out: tuple[Clips, Clips] | None = None,
+    checkpoint: str | Path | None = None,
+    prepare: Prepare | None = None,
+    on_epoch: Callable[[EpochResult], object] | None = None,
+    on_batch: Callable[[int, int], object] | None = None,
 ) -> TrainingResult:
     """Train on flows, px, see `Clips`; those of the cache are read batch by batch.
 
@@ -106,9 +112,26 @@ def train_discriminator(
         ValueError: fewer than two clips of a class; flows that are empty, of several sizes, or not finite; a loss that
             is not finite.
     """
-    settings = json.dumps([asdict(config), len(real_flows), len(fake_flows), epochs, batch, lr, weight_decay, warmup,
-                           ema_decay, val_share, blur, noise, still_share, label_smoothing, seed,
-                           *([prepare.__name__] if prepare else [])])
+    settings = json.dumps(
+        [
+            asdict(config),
+            len(real_flows),
+            len(fake_flows),
+            epochs,
+            batch,
+            lr,
+            weight_decay,
+            warmup,
+            ema_decay,
+            val_share,
+            blur,
+            noise,
+            still_share,
+            label_smoothing,
+            seed,
+            *([prepare.__name__] if prepare else []),
+        ]
+    )
     generator = torch.Generator().manual_seed(seed)
     sides = ((real_flows, "real"), (fake_flows, "generated"))
     if held_out is None:
@@ -140,7 +163,9 @@ def train_discriminator(
         model.train()
         total = 0.0
         for real, fake in zip(
-                _batches(real_train, steps, half, generator), _batches(fake_train, steps, half, generator), strict=True,
+            _batches(real_train, steps, half, generator),
+            _batches(fake_train, steps, half, generator),
+            strict=True,
         ):
             sides = (real, fake) if prepare is None else prepare(torch.stack(real), torch.stack(fake), generator)
             flow = torch.cat([_augment(side, blur, noise, still_share, generator) for side in sides]).to(device)
@@ -209,9 +234,7 @@ def _everything(clips: Clips, side: str, flows: int) -> _Flows:
     return _Flows(clips, list(range(len(clips))), side, flows)
 
 
-def _split(
-    clips: Clips, side: str, share: float, generator: torch.Generator, flows: int
-) -> tuple[_Flows, _Flows]:
+def _split(clips: Clips, side: str, share: float, generator: torch.Generator, flows: int) -> tuple[_Flows, _Flows]:
     """Flows of the clips to train on, and of those held out."""
     if len(clips) < 2:
         raise ValueError(f"training: {len(clips)} {side} clip(s), expected at least 2: one to train, one to hold out.")

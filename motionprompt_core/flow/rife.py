@@ -67,12 +67,12 @@ class IFNet(nn.Module):
         self.block3 = IFBlock(3 + 3 + 1 + 1 + 4, 64)
 
     def forward(
-            self,
-            a: Tensor,
-            b: Tensor,
-            timestep: float = 0.5,
-            scales: Sequence[float] = (4, 2, 1, 0.5),
-            restart: bool = False,
+        self,
+        a: Tensor,
+        b: Tensor,
+        timestep: float = 0.5,
+        scales: Sequence[float] = (4, 2, 1, 0.5),
+        restart: bool = False,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """
         Args:

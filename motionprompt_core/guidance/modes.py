@@ -60,7 +60,11 @@ def describe(economy: Economy, checkpointed: bool) -> str:
 
 
 def cost_ratio(
-    settings: GuidanceSettings, num_steps: int, uncond: bool = True, checkpointed: bool = False, pair: float = 0.0,
+    settings: GuidanceSettings,
+    num_steps: int,
+    uncond: bool = True,
+    checkpointed: bool = False,
+    pair: float = 0.0,
     windows: bool = False,
 ) -> float:
     """Estimated operations of a guided run over those of a plain one, at least 1.

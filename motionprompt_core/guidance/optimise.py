@@ -105,7 +105,10 @@ class NonFiniteError(ArithmeticError):
 
 
 def motion_loss(
-    model: GuidedModel, x0: Tensor, pairs: list[tuple[int, ...]], settings: GuidanceSettings,
+    model: GuidedModel,
+    x0: Tensor,
+    pairs: list[tuple[int, ...]],
+    settings: GuidanceSettings,
     unguided: Tensor | None = None,
 ) -> MotionLoss:
     """The part of the loss that looks at the video (paper: L_disc and L_TV).
@@ -217,8 +220,12 @@ class PromptOptimiser:
             step.seconds = time.perf_counter() - started
 
     def _iterate(
-        self, model: GuidedModel, step: StepReport, adam: torch.optim.Adam,
-        pairs: list[list[tuple[int, ...]]] | None, unguided: Tensor | None = None,
+        self,
+        model: GuidedModel,
+        step: StepReport,
+        adam: torch.optim.Adam,
+        pairs: list[list[tuple[int, ...]]] | None,
+        unguided: Tensor | None = None,
     ) -> tuple[MotionLoss, list[list[tuple[int, ...]]]]:
         rows = self.tokens.parameters()
         cond = model.encode(self.tokens.rows)

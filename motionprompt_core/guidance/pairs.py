@@ -27,7 +27,9 @@ def draw_pairs(
     max_gap = settings.max_gap or num_frames - 1
     allowed = [
         tuple(range(i, i + flows * gap + 1, gap))
-        for i in range(num_frames) for gap in range(1, max_gap + 1) if i + flows * gap < num_frames
+        for i in range(num_frames)
+        for gap in range(1, max_gap + 1)
+        if i + flows * gap < num_frames
     ]
     picks = torch.randint(len(allowed), (settings.pairs,), generator=generator)
     return [allowed[int(pick)] for pick in picks]

@@ -20,7 +20,12 @@ _ANIMATED = (".webp", ".gif", ".png", ".apng")
 
 
 def read_video(
-        path: str | Path, *, start: int = 0, length: int | None = None, step: int = 1, size: int | None = None,
+    path: str | Path,
+    *,
+    start: int = 0,
+    length: int | None = None,
+    step: int = 1,
+    size: int | None = None,
 ) -> tuple[Tensor, float]:
     """Read frames of a video file, an animated image, or a folder of images (in the order of their names).
 

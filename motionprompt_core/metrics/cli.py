@@ -20,7 +20,8 @@ from .video import measure_video
 def add_to(commands: Any) -> None:
     """Adds the command to an argparse parser's subparsers."""
     metrics = commands.add_parser(
-        "metrics", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "metrics",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         help="flicker, smoothness, motion and sharpness of video files",
         description="Measures videos, animated images or folders of frames, and compares each with the first.",
     )

@@ -76,8 +76,15 @@ def source(metric: str, clip: Clip) -> str:
 
 def table(clips: Sequence[Clip]) -> str:
     """A text table: a column for each video, its difference to the first, what is better, and whose formula it is."""
-    rows = [["", *(clip.name for clip in clips), *(f"{clip.name} - {clips[0].name}" for clip in clips[1:]), "better",
-             "formula"]]
+    rows = [
+        [
+            "",
+            *(clip.name for clip in clips),
+            *(f"{clip.name} - {clips[0].name}" for clip in clips[1:]),
+            "better",
+            "formula",
+        ]
+    ]
     changes = differences(clips)
     for metric, (sign, _) in METRICS.items():
         values = [clip.values().get(metric) for clip in clips]
@@ -109,8 +116,11 @@ def draw(clips: Sequence[Clip]) -> Tensor:
     figure = Figure(figsize=(12, 7), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2)
-    change, speed, text = (figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1]),
-                           figure.add_subplot(grid[1, :]))
+    change, speed, text = (
+        figure.add_subplot(grid[0, 0]),
+        figure.add_subplot(grid[0, 1]),
+        figure.add_subplot(grid[1, :]),
+    )
     for clip in clips:
         label = f"{clip.name} (no motion)" if clip.measured.metrics.frozen else clip.name
         change.plot(clip.measured.change, marker="o", markersize=3, label=label)

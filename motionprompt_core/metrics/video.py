@@ -73,20 +73,20 @@ class MeasuredVideo(NamedTuple):
 
 
 def evaluate_video(
-        frames: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator | None = None, **options: Any
+    frames: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator | None = None, **options: Any
 ) -> TemporalMetrics:
     """The metrics of one video; see `measure_video`."""
     return measure_video(frames, flow_model, discriminator, **options).metrics
 
 
 def measure_video(
-        frames: Tensor,
-        flow_model: FlowModel,
-        discriminator: FlowDiscriminator | None = None,
-        *,
-        fps: float = 8.0,
-        gap: int = 1,
-        batch: int = 8,
+    frames: Tensor,
+    flow_model: FlowModel,
+    discriminator: FlowDiscriminator | None = None,
+    *,
+    fps: float = 8.0,
+    gap: int = 1,
+    batch: int = 8,
 ) -> MeasuredVideo:
     """Measure one video. Each flow is estimated once: forward, backward, and across the frames left out.
 
@@ -152,7 +152,7 @@ def video_flow(video: Tensor, flow_model: FlowModel, gap: int = 1, batch: int = 
     if not 1 <= gap < len(video):
         raise ValueError(f"video: gap is {gap}, expected 1 to {len(video) - 1} for {len(video)} frames.")
     first, second = video[:-gap], video[gap:]
-    return torch.cat([flow_model(first[i:i + batch], second[i:i + batch]) for i in range(0, len(first), batch)])
+    return torch.cat([flow_model(first[i : i + batch], second[i : i + batch]) for i in range(0, len(first), batch)])
 
 
 def on_source_grid(flow: Tensor, flow_model: FlowModel) -> Tensor:
@@ -190,15 +190,15 @@ def motion_smoothness(frames: Tensor, flow_model: FlowModel, batch: int = 8) -> 
     """
     video = as_video(frames, at_least=3)
     kept, dropped = video[0::2], video[1:-1:2]
-    before, after = kept[:len(dropped)], kept[1:len(dropped) + 1]
+    before, after = kept[: len(dropped)], kept[1 : len(dropped) + 1]
     errors = []
     for i in range(0, len(dropped), batch):
-        a, b = before[i:i + batch], after[i:i + batch]
+        a, b = before[i : i + batch], after[i : i + batch]
         flow = flow_model(a, b)
         if flow_model.grid == "source":
             flow = _move_grid(flow, -0.5)
         rebuilt = (warp(a, -flow / 2) + warp(b, flow / 2)) / 2
-        errors.append((rebuilt - dropped[i:i + batch]).abs().mean((1, 2, 3)))
+        errors.append((rebuilt - dropped[i : i + batch]).abs().mean((1, 2, 3)))
     return 1 - torch.cat(errors).mean().item()
 
 
@@ -214,7 +214,7 @@ def dynamic_degree(frames: Tensor, flow_model: FlowModel, fps: float = 8.0, batc
     At about 8 frames a second, the fastest 5 % of pixels must exceed 6 px per 256 px of the shorter side in at least
     4 pairs per 16 frames. VBench measures with RAFT (20 updates, Things weights); the flow model given here may differ.
     """
-    video = as_video(as_video(frames)[::_sampling(fps)])
+    video = as_video(as_video(frames)[:: _sampling(fps)])
     return _moves(video_flow(video, flow_model, batch=batch), video)
 
 
@@ -269,7 +269,11 @@ def sharpness(frames: Tensor) -> float:
 
 
 def discriminator_score(
-        frames: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator, gap: int = 1, batch: int = 8,
+    frames: Tensor,
+    flow_model: FlowModel,
+    discriminator: FlowDiscriminator,
+    gap: int = 1,
+    batch: int = 8,
 ) -> float:
     """Mean phi(f), the discriminator's probability that the motion is real, over all pairs `gap` frames apart."""
     flow = video_flow(as_video(frames), flow_model, gap=gap, batch=batch)
@@ -278,7 +282,11 @@ def discriminator_score(
 
 @torch.no_grad()
 def flow_score(
-        flow: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator, gap: int = 1, batch: int = 8,
+    flow: Tensor,
+    flow_model: FlowModel,
+    discriminator: FlowDiscriminator,
+    gap: int = 1,
+    batch: int = 8,
 ) -> float:
     """Mean phi(f) of all flows (T, 2, H, W; px) between frames `gap` apart, as `flow_model` gives them, which is how
     training saw them.
@@ -289,7 +297,8 @@ def flow_score(
     if discriminator.config.flow_model != flow_model.name:
         warnings.warn(
             f"the discriminator was trained with {discriminator.config.flow_model} and is shown the flow of "
-            f"{flow_model.name}: its score means less.", stacklevel=3,
+            f"{flow_model.name}: its score means less.",
+            stacklevel=3,
         )
     rows = in_a_row(flow, discriminator.config.flows, gap)
     return torch.cat([discriminator(part) for part in rows.split(batch)]).sigmoid().mean().item()

@@ -38,7 +38,14 @@ class FlowCapture:
     """
 
     def __init__(
-        self, vae: Any, flow: ManagedModel, folder: Path, start: float, end: float, pairs: int, gaps: tuple[int, ...],
+        self,
+        vae: Any,
+        flow: ManagedModel,
+        folder: Path,
+        start: float,
+        end: float,
+        pairs: int,
+        gaps: tuple[int, ...],
         grid: int,
     ):
         self.vae, self.flow, self.folder = vae, flow, folder

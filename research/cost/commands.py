@@ -35,13 +35,16 @@ ANIMATEDIFF = (
 )
 GROWING = (ANIMATEDIFF[6], ANIMATEDIFF[2])
 DEMO = tuple(Recipe(mode, mode, decoder="demo") for mode in ECONOMIES) + (
-    Recipe("exact, checkpoints", "exact", True, "demo"), Recipe("balanced, checkpoints", "balanced", True, "demo"))
+    Recipe("exact, checkpoints", "exact", True, "demo"),
+    Recipe("balanced, checkpoints", "balanced", True, "demo"),
+)
 
 
 def add_to(commands: Any) -> None:
     """Adds the command to an argparse parser's subparsers."""
     bench = commands.add_parser(
-        "bench", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "bench",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         help="what guidance costs beside plain sampling",
         description="Operations and bytes of every mode: on the demo model, with times, and on the shapes of Stable "
         "Diffusion 1.5 with AnimateDiff where ComfyUI and AnimateDiff-Evolved are found (COMFYUI_PATH).",
@@ -89,8 +92,10 @@ def measure_demo(turns: int) -> dict[str, Any]:
         times = demo.wall_times(subject.pipeline, turns)
         found |= {"seconds": times, "time_ratios": demo.wall_ratios(times), "shares": demo.shares(times)}
         parts = [part for part in found["shares"]["exact"] if part != "ours"]
-        print("\nProcessor time of whole videos (medians of the turns), and its shares; *other* is losses, Adam and "
-              f"bookkeeping,\n*ours* flow, discriminator and other\n\n| | times plain | {' | '.join(parts)} | ours |")
+        print(
+            "\nProcessor time of whole videos (medians of the turns), and its shares; *other* is losses, Adam and "
+            f"bookkeeping,\n*ours* flow, discriminator and other\n\n| | times plain | {' | '.join(parts)} | ours |"
+        )
         print(f"|---|---|{'---|' * (len(parts) + 1)}")
         for mode, share in found["shares"].items():
             cells = " | ".join(f"{100 * share[part]:.1f} %" for part in (*parts, "ours"))
@@ -104,8 +109,10 @@ def measure_animatediff(subject: Subject) -> list[dict[str, Any]]:
     rows = [base]
     for recipe in ANIMATEDIFF:
         rows.append(whole_run(recipe, evaluation(subject, recipe, 16, 512), plain))
-    print("\nStable Diffusion 1.5 with AnimateDiff v2, 512 px, 16 frames, fp16, 50 steps with CFG, K = 3, steps 4 to "
-          f"14;\nactivations alone, weights not counted\n\n{table(rows)}")
+    print(
+        "\nStable Diffusion 1.5 with AnimateDiff v2, 512 px, 16 frames, fp16, 50 steps with CFG, K = 3, steps 4 to "
+        f"14;\nactivations alone, weights not counted\n\n{table(rows)}"
+    )
     return [asdict(row) for row in rows]
 
 
@@ -122,8 +129,9 @@ def growth(subject: Subject) -> dict[str, list[dict[str, Any]]]:
         plain, evaluations = known[case]
         for recipe, parts in zip(GROWING, evaluations, strict=True):
             row = whole_run(recipe, parts, plain, **more)
-            found.setdefault(what, []).append({"value": value, "plain_flops": 50 * plain.flops["denoiser"],
-                                               "plain_peak": plain.peak, **asdict(row)})
+            found.setdefault(what, []).append(
+                {"value": value, "plain_flops": 50 * plain.flops["denoiser"], "plain_peak": plain.peak, **asdict(row)}
+            )
 
     for frames in (8, 16, 32, 64):  # the motion model has places for 32: 64 go in windows of 16 that share 4
         add("frames", frames, frames)

@@ -125,8 +125,10 @@ def wall_times(pipeline: DemoPipeline, turns: int, seed: int = 1) -> dict[str, l
 
 def wall_ratios(times: dict[str, list[dict[str, float]]]) -> dict[str, float]:
     """Median over the turns of each mode's time over the plain one's of the same turn."""
-    return {name: statistics.median(a["total"] / b["total"] for a, b in zip(found, times["plain"], strict=True))
-            for name, found in times.items()}
+    return {
+        name: statistics.median(a["total"] / b["total"] for a, b in zip(found, times["plain"], strict=True))
+        for name, found in times.items()
+    }
 
 
 OURS = ("flow", "discriminator", "other")
@@ -138,6 +140,7 @@ def shares(times: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, floa
     found: dict[str, dict[str, float]] = {}
     for mode in MODES:
         rows = [{**row, "ours": sum(row[part] for part in OURS)} for row in times[mode]]
-        found[mode] = {part: statistics.median(row[part] / row["total"] for row in rows) for part in rows[0]
-                       if part != "total"}
+        found[mode] = {
+            part: statistics.median(row[part] / row["total"] for row in rows) for part in rows[0] if part != "total"
+        }
     return found

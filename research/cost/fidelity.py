@@ -43,8 +43,11 @@ class Moment:
         self.early = (unet.down0, unet.down1, unet.down2)
         assert pipeline.flow is not None
         self.model = GuidedModel(
-            lambda rows: pipeline.embed(prompt, rows["l"]), lambda c: pipeline.predict_x0(x, t, c), pipeline.decode,
-            pipeline.flow, pipeline.discriminator,
+            lambda rows: pipeline.embed(prompt, rows["l"]),
+            lambda c: pipeline.predict_x0(x, t, c),
+            pipeline.decode,
+            pipeline.flow,
+            pipeline.discriminator,
             mix=None if uncond is None else lambda x0: torch.lerp(uncond, x0, pipeline.cfg),
             late=lambda: constant_layers(self.early),
         )
@@ -118,8 +121,9 @@ def compare(pipeline: DemoPipeline, seed: int, settings: GuidanceSettings) -> li
         exact = moment.gradient(rows, pair, settings, "exact")
         row: dict[str, Any] = {"seed": seed, "step": step}
         row |= {f"gradient, {way}": _beside(moment.gradient(rows, pair, settings, way), exact) for way in GRADIENTS}
-        moves = {mode: moment.move(rows, GuidanceSettings(**{**settings.to_dict(), "mode": mode}), seed)
-                 for mode in MODES}
+        moves = {
+            mode: moment.move(rows, GuidanceSettings(**{**settings.to_dict(), "mode": mode}), seed) for mode in MODES
+        }
         row |= {f"move, {mode}": _beside(moves[mode], moves["exact"]) for mode in MODES if mode != "exact"}
         other = moment.move(rows, settings, seed + 1)
         found.append(row | {"move, exact with other pairs": _beside(other, moves["exact"])})
@@ -133,8 +137,12 @@ def _beside(a: Tensor, b: Tensor) -> tuple[float, float]:
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Median and quartiles over prompts and steps."""
     seeds = len({row["seed"] for row in rows})
-    lines = [f"{seeds} prompts and seeds, steps {', '.join(map(str, STEPS))} of 20; median [quartiles].", "",
-             "| | cosine with exact | length / exact |", "|---|---|---|"]
+    lines = [
+        f"{seeds} prompts and seeds, steps {', '.join(map(str, STEPS))} of 20; median [quartiles].",
+        "",
+        "| | cosine with exact | length / exact |",
+        "|---|---|---|",
+    ]
     for key in rows[0]:
         if key not in ("seed", "step"):
             columns = np.array([row[key] for row in rows]).T

@@ -162,8 +162,10 @@ def whole_run(recipe: Recipe, parts: Parts, plain: Parts, steps: int = 50, itera
 def table(rows: Iterable[Row]) -> str:
     """Markdown."""
     gib = 2.0**30
-    lines = ["| | TFLOP | times plain | kept for backward, GiB | peak, GiB | beyond plain, GiB | own parts |",
-             "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| | TFLOP | times plain | kept for backward, GiB | peak, GiB | beyond plain, GiB | own parts |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         memory = " | ".join(f"{value / gib:.2f}" for value in (row.kept, row.peak, row.extra))
         lines.append(f"| {row.name} | {row.flops / 1e12:.4g} | {row.ratio:.2f} | {memory} | {100 * row.own:.1f} % |")

@@ -101,8 +101,10 @@ def main() -> None:
             pair = draw_pairs(pipeline.frames, settings, torch.Generator().manual_seed(seed))[0]
             found.append(gradients(moment, rows, pair, settings))
             print(seed, moment.t, {name: round(_cosine(g, found[-1]["exact"]), 3) for name, g in found[-1].items()})
-    print(f"\n{args.seeds} prompts and seeds, steps {', '.join(map(str, STEPS))} of 20; median [quartiles]\n\n"
-          "| | cosine with exact | length / exact |\n|---|---|---|")
+    print(
+        f"\n{args.seeds} prompts and seeds, steps {', '.join(map(str, STEPS))} of 20; median [quartiles]\n\n"
+        "| | cosine with exact | length / exact |\n|---|---|---|"
+    )
     for name in found[0]:
         cosines = [_cosine(row[name], row["exact"]) for row in found]
         lengths = [float(row[name].norm() / row["exact"].norm()) for row in found]

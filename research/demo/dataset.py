@@ -1,6 +1,6 @@
 """Renders clips of the sprite world and stores their latents, in shards that training picks up.
 
-    python -m research.demo.dataset --run runs/demo --shards 12
+python -m research.demo.dataset --run runs/demo --shards 12
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes the demo's weight file from a training run.
 
-    python -m research.demo.export --run runs/demo --out weights/demo_video_model.safetensors
+python -m research.demo.export --run runs/demo --out weights/demo_video_model.safetensors
 """
 
 from __future__ import annotations
@@ -41,8 +41,12 @@ def export(run: Path, stage: str, out: Path, training: dict[str, str]) -> None:
     tensors |= {f"unet.{k}": v for k, v in model.unet.state_dict().items()}
     tensors |= {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
     tensors["preview"] = preview_factors(autoencoder)
-    metadata = {"format": FORMAT, "data": "the sprite world, rendered", "license": "GPL-3.0",
-                "training": json.dumps(training)}
+    metadata = {
+        "format": FORMAT,
+        "data": "the sprite world, rendered",
+        "license": "GPL-3.0",
+        "training": json.dumps(training),
+    }
     save_file({k: v.half().contiguous() for k, v in tensors.items()}, out, metadata)
 
 

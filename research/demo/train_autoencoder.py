@@ -1,6 +1,6 @@
 """Trains the demo's autoencoder on 64 px crops of the sprite world.
 
-    python -m research.demo.train_autoencoder --run runs/demo
+python -m research.demo.train_autoencoder --run runs/demo
 """
 
 from __future__ import annotations
@@ -59,8 +59,11 @@ def train(run: Path, steps: int, batch: int, lr: float) -> None:
         schedule.step()
         if step % 50 == 0 or step == steps - 1:
             psnr = -10 * math.log10(float(error.detach().square().mean()) / 4)
-            print(f"{step} loss {float(loss.detach()):.4f} psnr {psnr:.2f} std {float(latents.detach().std()):.2f} "
-                  f"{time.time() - start:.0f} s", flush=True)
+            print(
+                f"{step} loss {float(loss.detach()):.4f} psnr {psnr:.2f} std {float(latents.detach().std()):.2f} "
+                f"{time.time() - start:.0f} s",
+                flush=True,
+            )
     with torch.no_grad():
         frames = torch.cat([world.render(world.random_clip(generator), frames=1)[0] for _ in range(64)])
         latents = model.encode(frames * 2 - 1)

@@ -1,6 +1,6 @@
 """Trains the demo's flow discriminator: steady motion is real; faulty footage and the demo model's videos are not.
 
-    python -m research.demo.train_discriminator --run runs/demo --clips 240
+python -m research.demo.train_discriminator --run runs/demo --clips 240
 """
 
 from __future__ import annotations
@@ -33,10 +33,17 @@ STEPS = (6, 8, 10, 12, 14, 16)  # of 20
 TRAINED = ("12", "14", "16", "finished")  # earlier estimates of steady and of faulty footage look alike
 SIDES = ("real", "faulty", "generated")
 CONFIG = DiscriminatorConfig(
-    img_size=64, patch_size=8, embed_dim=64, depth=2, num_heads=4, mlp_hidden=64, flow_scale=128.0,
+    img_size=64,
+    patch_size=8,
+    embed_dim=64,
+    depth=2,
+    num_heads=4,
+    mlp_hidden=64,
+    flow_scale=128.0,
     trained_on="sprite world: rendered clips without faults against rendered clips with faults and videos of the demo "
     "model, finished and as Tweedie estimates of the later sampling steps",
-    family="demo", flow_model="lucas_kanade",
+    family="demo",
+    flow_model="lucas_kanade",
 )
 TRAINING: dict[str, Any] = {**ROBUST, "lr": 4e-3, "noise": 0.03, "blur": 0.8}
 
@@ -102,7 +109,9 @@ def write_flows(seed: int, weights: str, run: Path) -> None:
         latents = load_file(estimates)
         names = [f"{side}.{name}" for side in SIDES for name in (*(f"{step:02}" for step in STEPS), "finished")]
         write_safetensors(
-            {name: flows_of_pairs(flow, pipeline, latents[name].float(), generator) for name in names}, flows, {},
+            {name: flows_of_pairs(flow, pipeline, latents[name].float(), generator) for name in names},
+            flows,
+            {},
         )
 
 
@@ -141,12 +150,19 @@ def sides(files: Sequence[Path], names: Sequence[str] = TRAINED) -> tuple[list[T
 
 
 def train(
-    files: Sequence[Path], config: DiscriminatorConfig, epochs: int, names: Sequence[str] = TRAINED,
+    files: Sequence[Path],
+    config: DiscriminatorConfig,
+    epochs: int,
+    names: Sequence[str] = TRAINED,
     checkpoint: Path | None = None,
 ) -> TrainingResult:
     """The discriminator of some seeds' flows; prints each epoch."""
     return train_discriminator(
-        *sides(files, names), config, epochs=epochs, checkpoint=checkpoint, **TRAINING,
+        *sides(files, names),
+        config,
+        epochs=epochs,
+        checkpoint=checkpoint,
+        **TRAINING,
         on_epoch=lambda epoch: print(json.dumps(epoch.to_dict()), flush=True),
     )
 
@@ -163,7 +179,11 @@ def main() -> None:
     files = collect(args.run, args.weights, args.clips, args.workers)
     result = train(files, CONFIG, args.epochs, checkpoint=args.run / "discriminator.training.safetensors")
     save_discriminator(
-        result.model, args.out, auroc=result.best.auroc, accuracy=result.best.accuracy, clips=len(files),
+        result.model,
+        args.out,
+        auroc=result.best.auroc,
+        accuracy=result.best.accuracy,
+        clips=len(files),
         license="GPL-3.0",
     )
 

@@ -68,7 +68,10 @@ class Trainer:
         self.run, self.stage, self.steps = run, stage, steps
         settings = STAGES[stage]
         self.frames, self.batch, self.lr, self.shift = (
-            settings.frames, settings.batch, settings.lr, settings.noise_shift
+            settings.frames,
+            settings.batch,
+            settings.lr,
+            settings.noise_shift,
         )
         torch.manual_seed(0)
         self.model = TextToVideo()
@@ -104,8 +107,12 @@ class Trainer:
         self.average.load_state_dict(self.model.state_dict())
 
     def save(self) -> None:
-        state = {"model": self.model.state_dict(), "average": self.average.state_dict(),
-                 "optimiser": self.optimiser.state_dict(), "step": self.step}
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
         torch.save(state, self.checkpoint.with_suffix(".part"))
         self.checkpoint.with_suffix(".part").rename(self.checkpoint)
         save_file(self.average.state_dict(), self.run / f"{self.stage}.safetensors")

@@ -1,6 +1,6 @@
 """Teaches the demo's text encoder what its words are about, before any picture is drawn, as CLIP's was.
 
-    python -m research.demo.train_text --run runs/demo
+python -m research.demo.train_text --run runs/demo
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ def batch(size: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tens
     """Training captions as ids (B, L), for each question the index of the right answer (B,), directions (B, 2)."""
     clips = [world.random_clip(generator) for _ in range(size)]
     ids = text.tokenize([world.caption(clip, generator) for clip in clips])
-    labels = {key: torch.tensor([options.index(str(getattr(clip, key))) for clip in clips])
-              for key, options in ANSWERS.items()}
+    labels = {
+        key: torch.tensor([options.index(str(getattr(clip, key))) for clip in clips])
+        for key, options in ANSWERS.items()
+    }
     return ids, labels, torch.tensor([world.DIRECTIONS[clip.direction] for clip in clips])
 
 

@@ -112,8 +112,10 @@ def read(video: Tensor) -> Reading:
     masks, ground = sprite_masks(video)
     area = masks.float().sum(dim=(1, 2))
     centre = centroids(masks)
-    pixels = [frame[:, mask].mean(dim=1) if mask.any() else frame.mean(dim=(1, 2))
-              for frame, mask in zip(video, masks, strict=True)]
+    pixels = [
+        frame[:, mask].mean(dim=1) if mask.any() else frame.mean(dim=(1, 2))
+        for frame, mask in zip(video, masks, strict=True)
+    ]
     colours = [nearest(pixel, world.COLOURS, shaded=True) for pixel in pixels]
     shapes, fit = frame_shapes(masks, centre)
 
@@ -122,18 +124,32 @@ def read(video: Tensor) -> Reading:
     velocity = (time[:, None] * centre).sum(dim=0) / time.square().sum()
     residual = centre - centre.mean(dim=0) - time[:, None] * velocity
     speed = float(velocity.norm())
-    direction = "still" if speed < STILL_BELOW else max(
-        (name for name in world.DIRECTIONS if name != "still"),
-        key=lambda name: float(velocity @ torch.tensor(world.DIRECTIONS[name])),
+    direction = (
+        "still"
+        if speed < STILL_BELOW
+        else max(
+            (name for name in world.DIRECTIONS if name != "still"),
+            key=lambda name: float(velocity @ torch.tensor(world.DIRECTIONS[name])),
+        )
     )
-    brightness = torch.stack([frame.mean(dim=0)[~mask].mean() if not mask.all() else frame.mean()
-                              for frame, mask in zip(video, masks, strict=True)])
+    brightness = torch.stack(
+        [
+            frame.mean(dim=0)[~mask].mean() if not mask.all() else frame.mean()
+            for frame, mask in zip(video, masks, strict=True)
+        ]
+    )
     shape, colour = max(set(shapes), key=shapes.count), max(set(colours), key=colours.count)
     steady = (area / area.median().clamp(min=1)).log().abs() < math.log(1.5)
-    there = [bool(s) and c == colour and n == shape and f > 0.6
-             for s, c, n, f in zip(steady, colours, shapes, fit.tolist(), strict=True)]
+    there = [
+        bool(s) and c == colour and n == shape and f > 0.6
+        for s, c, n, f in zip(steady, colours, shapes, fit.tolist(), strict=True)
+    ]
     return Reading(
-        colour, ground, shape, direction, speed,
+        colour,
+        ground,
+        shape,
+        direction,
+        speed,
         jitter=float(residual.square().sum(dim=1).mean().sqrt()),
         area_variation=float(area.std() / area.mean().clamp(min=1)),
         permanence=sum(there) / len(there),

@@ -94,8 +94,12 @@ class Arm:
         if self.discriminator and judge.config.flow_model != flow.name:  # it judges the flow that it was trained on
             flow = _flow_model(judge.config.flow_model)
         pipeline = self.pipeline(
-            networks.weights, flow, judge, steps=max(1, round(networks.steps * self.step_factor)),
-            placement=self.placement, **self.options,
+            networks.weights,
+            flow,
+            judge,
+            steps=max(1, round(networks.steps * self.step_factor)),
+            placement=self.placement,
+            **self.options,
         )
         prompt = f"{prompt} {self.suffix}".strip()
         if not self.guided:
@@ -106,8 +110,13 @@ class Arm:
 
 
 PLAIN = Arm("plain", "the prompt as it is", guided=False)
-RENDERED = Arm("rendered", "no model: what the prompt describes, rendered, through the autoencoder", guided=False,
-               pipeline=Rendered, reference=True)
+RENDERED = Arm(
+    "rendered",
+    "no model: what the prompt describes, rendered, through the autoencoder",
+    guided=False,
+    pipeline=Rendered,
+    reference=True,
+)
 MOTIONPROMPT = Arm("motionprompt", "MotionPrompt with the run's settings")
 UNOPTIMISED = Arm("unoptimised", "the same tokens at the same steps, never optimised", learn=False)
 

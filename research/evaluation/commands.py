@@ -21,18 +21,28 @@ def add_to(commands: Any) -> None:
     """Adds both commands to an argparse parser's subparsers."""
     defaults = argparse.ArgumentDefaultsHelpFormatter
     evaluate = commands.add_parser(
-        "evaluate", formatter_class=defaults, help="does the guidance help? measured on the demo model",
+        "evaluate",
+        formatter_class=defaults,
+        help="does the guidance help? measured on the demo model",
         description="Makes videos of the demo model with MotionPrompt and without, and with controls, paired by prompt "
         "and seed, and measures them. Stopped at any moment, the same command goes on. Results: results.jsonl, "
         "summary.json, report.md, report.png.",
     )
-    evaluate.add_argument("--suite", choices=SEEDS, default="quick",
-                          help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save")
+    evaluate.add_argument(
+        "--suite",
+        choices=SEEDS,
+        default="quick",
+        help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save",
+    )
     evaluate.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms of the suite, and plain")
     evaluate.add_argument("--seeds", type=int, help="prompts and seeds; without it as many as the suite is made for")
     evaluate.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seeds are this one and the next ones")
-    evaluate.add_argument("--out", type=Path, help="folder for the results, without it output/evaluate/SUITE; "
-                          "suites that share one share the videos of the arms that they have in common")
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        help="folder for the results, without it output/evaluate/SUITE; "
+        "suites that share one share the videos of the arms that they have in common",
+    )
     evaluate.add_argument("--settings", type=json.loads, default={}, help="guidance settings, as JSON")
     evaluate.add_argument("--words", default="authentic", help="initial words of the tokens")
     evaluate.add_argument("--word", default="smooth", help="the fixed word of the control")
@@ -45,11 +55,18 @@ def add_to(commands: Any) -> None:
     evaluate.set_defaults(run=run_evaluate)
 
     evidence = commands.add_parser(
-        "evidence", formatter_class=defaults, help="write docs/evidence.md anew from the summaries in docs/evidence",
+        "evidence",
+        formatter_class=defaults,
+        help="write docs/evidence.md anew from the summaries in docs/evidence",
     )
     evidence.add_argument("--folder", type=Path, default=FOLDER, help="folder with the summaries")
-    evidence.add_argument("--add", nargs="*", default=[], metavar="[NAME=]FILE",
-                          help="summary.json files to put there first, by their suite's or another name")
+    evidence.add_argument(
+        "--add",
+        nargs="*",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="summary.json files to put there first, by their suite's or another name",
+    )
     evidence.set_defaults(run=lambda options: write_evidence(options.folder, options.add))
 
 
@@ -71,12 +88,25 @@ def run_evaluate(options: argparse.Namespace) -> None:
     GuidanceSettings.from_dict(options.settings)
     out = options.out or Path("output/evaluate") / options.suite
     config = RunConfig(
-        options.suite, options.settings, options.words, options.word, options.steps, options.flow_model,
-        options.weights, options.other_discriminator,
+        options.suite,
+        options.settings,
+        options.words,
+        options.word,
+        options.steps,
+        options.flow_model,
+        options.weights,
+        options.other_discriminator,
     )
     arms = choose_arms(suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator)), options.arms)
-    rows = run_suite(config, arms, seeds, options.first_seed, out, options.workers,
-                     cost=not options.no_cost and options.suite != "quick")
+    rows = run_suite(
+        config,
+        arms,
+        seeds,
+        options.first_seed,
+        out,
+        options.workers,
+        cost=not options.no_cost and options.suite != "quick",
+    )
     summary = summarise(rows, arms, {"suite": config.suite, **config.fingerprint()})
     if options.arms:
         summary["chosen"] = options.arms

@@ -25,8 +25,18 @@ from .summary import add_coherence
 
 FIRST_SEED = 30_000
 WORDS = (
-    *(word for word, (clean, faulty) in world.QUALITY_WORDS.items() if clean > faulty), *world.FILLER_WORDS,
-    "moving", "motion", "video", "very", "the", "still", "slow", "stable", "coherent", "film",
+    *(word for word, (clean, faulty) in world.QUALITY_WORDS.items() if clean > faulty),
+    *world.FILLER_WORDS,
+    "moving",
+    "motion",
+    "video",
+    "very",
+    "the",
+    "still",
+    "slow",
+    "stable",
+    "coherent",
+    "film",
 )
 
 

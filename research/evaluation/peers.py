@@ -69,7 +69,12 @@ class LatentGuidance(DemoPipeline):
         if step not in self._guided or self.flow is None:
             return x
         model = GuidedModel(
-            lambda _: context, lambda c: x, self.decode, self.flow, self.discriminator, flows=self.flows,
+            lambda _: context,
+            lambda c: x,
+            self.decode,
+            self.flow,
+            self.discriminator,
+            flows=self.flows,
         )
         for _ in range(self._settings.iterations):
             with torch.enable_grad():
@@ -142,8 +147,16 @@ class VideoGuide(DemoPipeline):
 
 
 ARMS = (
-    *(Arm(f"FreeInit({n})", f"{n} re-initialisation{'s' if n > 1 else ''}", guided=False, pipeline=FreeInit,
-          options={"iterations": n}) for n in (1, 3, 5)),
+    *(
+        Arm(
+            f"FreeInit({n})",
+            f"{n} re-initialisation{'s' if n > 1 else ''}",
+            guided=False,
+            pipeline=FreeInit,
+            options={"iterations": n},
+        )
+        for n in (1, 3, 5)
+    ),
     Arm("FreeInit(1) + motionprompt", "the last run guided", pipeline=FreeInit),
     Arm("latent guidance", "DPS with MotionPrompt's loss", pipeline=LatentGuidance),
     Arm("FlowMo", "variance guidance of the latents", guided=False, pipeline=FlowMo),

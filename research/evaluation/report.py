@@ -8,8 +8,18 @@ from typing import Any
 from .summary import KEPT, METRICS, QUALITY
 
 BETTER = {1: "higher", -1: "lower", 0: "unchanged"}
-MEANS = ("temporal_flickering", "motion_smoothness", "warping_error", "permanence", "jitter", "pulsation", "exposure",
-         "flow_magnitude", "sprite_speed", "sharpness")
+MEANS = (
+    "temporal_flickering",
+    "motion_smoothness",
+    "warping_error",
+    "permanence",
+    "jitter",
+    "pulsation",
+    "exposure",
+    "flow_magnitude",
+    "sprite_speed",
+    "sharpness",
+)
 ADHERENCE = ("colour", "ground", "shape", "direction")
 
 
@@ -21,8 +31,10 @@ def markdown(summary: dict[str, Any], plot: str | None = None) -> str:
     """
     parts = [_head(summary), _means(summary)]
     parts += [f"![Coherence gained by each arm, with 95 % intervals, and against its cost]({plot})"] if plot else []
-    parts += [_differences(summary, _against_plain(summary), "Every arm minus plain", QUALITY),
-              _differences(summary, _against_plain(summary), "What should stay: every arm minus plain", KEPT)]
+    parts += [
+        _differences(summary, _against_plain(summary), "Every arm minus plain", QUALITY),
+        _differences(summary, _against_plain(summary), "What should stay: every arm minus plain", KEPT),
+    ]
     controls = [name for name in summary["arms"] if name not in ("plain", "motionprompt")]
     columns = [("motionprompt", name) for name in controls]
     parts += [_differences(summary, columns, "MotionPrompt minus every other arm", METRICS)]
@@ -37,9 +49,7 @@ def _against_plain(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def find(summary: dict[str, Any], arm: str, against: str, metric: str) -> dict[str, Any]:
     """The paired difference of one metric."""
-    return next(
-        d for d in summary["differences"] if (d["arm"], d["against"], d["metric"]) == (arm, against, metric)
-    )
+    return next(d for d in summary["differences"] if (d["arm"], d["against"], d["metric"]) == (arm, against, metric))
 
 
 def command(summary: dict[str, Any]) -> str:
@@ -47,7 +57,7 @@ def command(summary: dict[str, Any]) -> str:
     config, parts = summary["config"], [f"python -m research evaluate --suite {summary['suite']}"]
     parts += ["--arms " + " ".join(f'"{name}"' for name in summary["chosen"])] if summary.get("chosen") else []
     parts += [f"--seeds {summary['seeds']} --first-seed {summary['first_seed']}"]
-    parts += [f"--word \"{config['fixed_word']}\""] + ([f"--words \"{config['words']}\""] if config["words"] else [])
+    parts += [f'--word "{config["fixed_word"]}"'] + ([f'--words "{config["words"]}"'] if config["words"] else [])
     parts += [f"--steps {config['steps']}"] if config["steps"] != 20 else []
     parts += [f"--flow-model {config['flow_model']}"] if config["flow_model"] != "rife_v4.0" else []
     if summary["suite"] == "paper" and "other_discriminator" in config["sha256"]:
@@ -78,8 +88,9 @@ def _means(summary: dict[str, Any]) -> str:
     for name, arm in summary["arms"].items():
         means = arm["means"]
         adherence = sum(means[key] for key in ADHERENCE) / len(ADHERENCE)
-        rows.append([f"{name}: {arm['about']}", *(f"{means[key]:.4g}" for key in MEANS), f"{adherence:.1%}",
-                     str(arm["frozen"])])
+        rows.append(
+            [f"{name}: {arm['about']}", *(f"{means[key]:.4g}" for key in MEANS), f"{adherence:.1%}", str(arm["frozen"])]
+        )
     header = ["mean", *(f"{key} ({BETTER[METRICS[key]]})" for key in MEANS), "prompt followed", "frozen videos"]
     return _table(header, rows)
 
@@ -101,8 +112,10 @@ def _differences(summary: dict[str, Any], pairs: list[tuple[str, str]], title: s
         found = [find(summary, arm, against, metric) for metric in metrics]
         rows.append([arm if against == "plain" else against, *(cell(one) for one in found)])
     header = ["", *(f"{key} ({BETTER[sign]})" for key, sign in metrics.items())]
-    text = (f"**{title}**, mean [95 % paired bootstrap interval]; **bold** is better and *italic* worse (or changed, "
-            "where it should stay), with an interval that leaves out 0.")
+    text = (
+        f"**{title}**, mean [95 % paired bootstrap interval]; **bold** is better and *italic* worse (or changed, "
+        "where it should stay), with an interval that leaves out 0."
+    )
     return f"{text}\n\n{_table(header, rows)}"
 
 
@@ -114,15 +127,27 @@ def _cost(summary: dict[str, Any]) -> str:
             continue
         gained = find(summary, name, "plain", "coherence") if name != "plain" else None
         extra = arm.get("flops_ratio", 1.0) - 1
-        per_flop = "-" if gained is None or "flops_ratio" not in arm else "no extra cost" if extra < 0.005 else (
-            f"{gained['mean'] / extra:+.3g} [{gained['low'] / extra:+.3g}, {gained['high'] / extra:+.3g}]")
+        per_flop = (
+            "-"
+            if gained is None or "flops_ratio" not in arm
+            else "no extra cost"
+            if extra < 0.005
+            else (f"{gained['mean'] / extra:+.3g} [{gained['low'] / extra:+.3g}, {gained['high'] / extra:+.3g}]")
+        )
         ratios = [f"{arm[key]:.2f}" if key in arm else "-" for key in ("flops_ratio", "time_ratio", "memory_ratio")]
         rows.append([name, *ratios, per_flop])
     if len(rows) < 2:
         return ""
     return "**Cost** of a video, as a ratio to plain.\n\n" + _table(
-        ["", "operations", "processor time", "peak memory besides the weights",
-         "coherence gained per extra plain video's operations"], rows)
+        [
+            "",
+            "operations",
+            "processor time",
+            "peak memory besides the weights",
+            "coherence gained per extra plain video's operations",
+        ],
+        rows,
+    )
 
 
 def _ahead(summary: dict[str, Any]) -> str:
@@ -132,11 +157,14 @@ def _ahead(summary: dict[str, Any]) -> str:
         return ""
     others = [name for name in arms if name not in ("plain", "motionprompt") and not arms[name].get("reference")]
     found = {name: find(summary, "motionprompt", name, "coherence") for name in others}
-    better, worse = ([name for name in others if test(found[name])] for test in (
-        lambda d: d["high"] < 0, lambda d: d["low"] > 0))
+    better, worse = (
+        [name for name in others if test(found[name])] for test in (lambda d: d["high"] < 0, lambda d: d["low"] > 0)
+    )
     undecided = [name for name in others if name not in better + worse]
-    text = (f"More coherent than MotionPrompt, by an interval that leaves out 0: {_names(better)}. Less coherent: "
-            f"{_names(worse)}. Not told apart: {_names(undecided)}.")
+    text = (
+        f"More coherent than MotionPrompt, by an interval that leaves out 0: {_names(better)}. Less coherent: "
+        f"{_names(worse)}. Not told apart: {_names(undecided)}."
+    )
     ratio = arms["motionprompt"].get("flops_ratio")
     if ratio is None:
         return text
@@ -154,12 +182,19 @@ def _names(names: list[str]) -> str:
 def _findings(summary: dict[str, Any]) -> str:
     signs = {1: "+", -1: "-", 0: "0"}
     rows = [
-        [f["text"], f"{f['arm']} minus {f['against']}, {f['metric']}", signs[f["sign"]], f["paper"] or "sign only",
-         f"{f['mean']:+.3g} [{f['low']:+.3g}, {f['high']:+.3g}]", f["verdict"]]
+        [
+            f["text"],
+            f"{f['arm']} minus {f['against']}, {f['metric']}",
+            signs[f["sign"]],
+            f["paper"] or "sign only",
+            f"{f['mean']:+.3g} [{f['low']:+.3g}, {f['high']:+.3g}]",
+            f["verdict"],
+        ]
         for f in summary["findings"]
     ]
     return "**The paper's findings beside ours.**\n\n" + _table(
-        ["finding", "measured as", "paper's sign", "paper's figure", "ours", ""], rows)
+        ["finding", "measured as", "paper's sign", "paper's figure", "ours", ""], rows
+    )
 
 
 def draw(summary: dict[str, Any], path: Path) -> None:
@@ -177,8 +212,10 @@ def draw(summary: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(13, 1.6 + 0.32 * len(names)), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
-    for axes, metric, title in ((left, "coherence", "coherence minus plain (deviations)"),
-                                (middle, "flow_magnitude", "motion minus plain (px per frame)")):
+    for axes, metric, title in (
+        (left, "coherence", "coherence minus plain (deviations)"),
+        (middle, "flow_magnitude", "motion minus plain (px per frame)"),
+    ):
         for row, name in enumerate(reversed(names)):
             one = find(summary, name, "plain", metric)
             axes.plot([one["low"], one["high"]], [row, row], color="C0")

@@ -90,8 +90,12 @@ def _networks(weights: str, flow_model: str, steps: int, other: str) -> Networks
     folder = Path(weights)
     judge = load_discriminator(folder / DISCRIMINATOR)
     return Networks(
-        load_demo_weights(folder / MODEL), load_flow_model(judge.config.flow_model), judge, load_flow_model(flow_model),
-        steps, {"other": load_discriminator(other)} if other else {},
+        load_demo_weights(folder / MODEL),
+        load_flow_model(judge.config.flow_model),
+        judge,
+        load_flow_model(flow_model),
+        steps,
+        {"other": load_discriminator(other)} if other else {},
     )
 
 
@@ -104,19 +108,29 @@ def run_job(job: Job) -> dict[str, Any]:
     settings = GuidanceSettings.from_dict(config.settings)
     clip, prompt = prompt_of(job.seed or FIRST_SEED)
     if job.seed is None:
-        return {"arm": arm.name, "seed": None,
-                **measure(lambda: arm.sample(networks, prompt, FIRST_SEED, settings, config.words))}
+        return {
+            "arm": arm.name,
+            "seed": None,
+            **measure(lambda: arm.sample(networks, prompt, FIRST_SEED, settings, config.words)),
+        }
     wall, cpu = time.perf_counter(), time.process_time()
     video = arm.sample(networks, prompt, job.seed, settings, config.words)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     reading = truth.read(video)
     return {
-        "arm": arm.name, "seed": job.seed, "prompt": prompt,
+        "arm": arm.name,
+        "seed": job.seed,
+        "prompt": prompt,
         **evaluate_video(video, networks.measure).to_dict(),
         "discriminator_score": flow_score(video_flow(video, networks.flow), networks.flow, networks.discriminator),
         **{key: float(value) for key, value in reading.matches(clip).items()},
-        "jitter": reading.jitter, "pulsation": reading.area_variation, "exposure": reading.exposure,
-        "permanence": reading.permanence, "sprite_speed": reading.speed, "wall_seconds": wall, "cpu_seconds": cpu,
+        "jitter": reading.jitter,
+        "pulsation": reading.area_variation,
+        "exposure": reading.exposure,
+        "permanence": reading.permanence,
+        "sprite_speed": reading.speed,
+        "wall_seconds": wall,
+        "cpu_seconds": cpu,
     }
 
 
@@ -140,8 +154,9 @@ def read_lines(path: Path, fingerprint: dict[str, Any]) -> list[dict[str, Any]]:
     return whole[1:]
 
 
-def run_suite(config: RunConfig, arms: list[Arm], seeds: int, first_seed: int, out: Path, workers: int = 2,
-              cost: bool = True) -> list[dict[str, Any]]:
+def run_suite(
+    config: RunConfig, arms: list[Arm], seeds: int, first_seed: int, out: Path, workers: int = 2, cost: bool = True
+) -> list[dict[str, Any]]:
     """All lines of a suite, from `out`/results.jsonl as far as they are there, the others made and written now.
 
     Args:

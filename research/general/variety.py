@@ -105,9 +105,7 @@ def _fault(flow: Tensor, generator: Generator) -> Tensor:
     return 1.3 * strength * field * blob(flow[None], generator, radius)
 
 
-def _noise(
-    cells: int, size: int, mode: str, generator: Generator, among: Tensor | None = None
-) -> Tensor:
+def _noise(cells: int, size: int, mode: str, generator: Generator, among: Tensor | None = None) -> Tensor:
     noise = torch.randn(1, 2, cells, cells, generator=generator)
     field = F.interpolate(noise if among is None else noise * among, size=(size, size), mode=mode)
     return (field if mode == "bicubic" else gaussian_blur(field, size / 128))[0]

@@ -116,8 +116,19 @@ def test_lora_hooks_on_the_model(tiny):
 def test_other_packs_wrappers_stay_chained_and_are_called(tiny, order):
     from comfy.patcher_extension import WrappersMP
 
-    kinds = [kind for kind in ("OUTER_SAMPLE", "PREPARE_SAMPLING", "SAMPLER_SAMPLE", "PREDICT_NOISE", "CALC_COND_BATCH",
-                               "APPLY_MODEL", "DIFFUSION_MODEL") if hasattr(WrappersMP, kind)]
+    kinds = [
+        kind
+        for kind in (
+            "OUTER_SAMPLE",
+            "PREPARE_SAMPLING",
+            "SAMPLER_SAMPLE",
+            "PREDICT_NOISE",
+            "CALC_COND_BATCH",
+            "APPLY_MODEL",
+            "DIFFUSION_MODEL",
+        )
+        if hasattr(WrappersMP, kind)
+    ]
     called = dict.fromkeys(kinds, 0)
 
     def wrapper(kind):

@@ -74,8 +74,16 @@ def graph(
 
 
 def assert_slopes_agree(server: Any, **options: Any) -> None:
-    options = {"motion": None, "cfg": 1.0, "frames": 3, "context": None, "settings": {}, "demo": False, "size": 64,
-               **options}
+    options = {
+        "motion": None,
+        "cfg": 1.0,
+        "frames": 3,
+        "context": None,
+        "settings": {},
+        "demo": False,
+        "size": 64,
+        **options,
+    }
     result = server.queue(graph(**options))
     slopes = json.loads(result.text("show"))
     assert slopes

@@ -115,8 +115,16 @@ def test_a_failed_run_leaves_nothing(tiny):
 def demo_graph(guided: bool) -> dict[str, Any]:
     """A prompt in API format: four frames of the demo model, by MotionPrompt KSampler or by the stock one."""
     inputs: dict[str, Any] = {
-        "model": ["demo", 0], "seed": 5, "steps": 8, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal",
-        "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0], "denoise": 1.0,
+        "model": ["demo", 0],
+        "seed": 5,
+        "steps": 8,
+        "cfg": 4.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "positive": ["positive", 0],
+        "negative": ["negative", 0],
+        "latent_image": ["latent", 0],
+        "denoise": 1.0,
     }
     nodes: dict[str, Any] = {
         "demo": ("MotionPromptLoadDemoVideoModel", {}),
@@ -131,9 +139,18 @@ def demo_graph(guided: bool) -> dict[str, Any]:
         learnable = {"token_count": 1, "init_words": "smooth", "placement": "end"}
         nodes["positive"] = ("MotionPromptConditioning", {**nodes["positive"][1], **learnable})
         nodes["flow"] = ("MotionPromptLoadOpticalFlow", {"name": "gradient", "download": False})
-        inputs |= {"vae": ["demo", 2], "flow_model": ["flow", 0], "strength": 1.0, "iterations": 10,
-                   "window_start": 0.0, "window_end": 1.0, "learning_rate": 0.01, "lambda_disc": 0.0, "lambda_tv": 0.1,
-                   "lambda_reg": 0.1}
+        inputs |= {
+            "vae": ["demo", 2],
+            "flow_model": ["flow", 0],
+            "strength": 1.0,
+            "iterations": 10,
+            "window_start": 0.0,
+            "window_end": 1.0,
+            "learning_rate": 0.01,
+            "lambda_disc": 0.0,
+            "lambda_tv": 0.1,
+            "lambda_reg": 0.1,
+        }
         nodes["sampler"] = ("MotionPromptKSampler", inputs)
     return {name: {"class_type": kind, "inputs": values} for name, (kind, values) in nodes.items()}
 

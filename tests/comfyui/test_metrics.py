@@ -59,6 +59,4 @@ def test_the_same_video_twice_differs_by_zero_and_a_still_one_is_flagged(comfy, 
 
 def test_a_picture_is_no_video(comfy, flow_model, video):
     with pytest.raises(ValueError, match="compare_with has 1 frame.*at least 3"):
-        comfy.run(
-            "MotionPromptTemporalMetrics", images=video, compare_with=video[:1], flow_model=flow_model, fps=8.0
-        )
+        comfy.run("MotionPromptTemporalMetrics", images=video, compare_with=video[:1], flow_model=flow_model, fps=8.0)

@@ -117,8 +117,10 @@ def test_what_is_trained_is_saved_listed_and_guides(tiny, dataset):
 
 
 def test_a_discriminator_of_two_flows_is_trained_and_guides(tiny, flow):
-    sides = {f"{side}_images": [batch(0.5 + 0.2 * i, jitter, seed=i) for i in range(3)]
-             for side, jitter in (("real", 0.0), ("generated", 2.0))}
+    sides = {
+        f"{side}_images": [batch(0.5 + 0.2 * i, jitter, seed=i) for i in range(3)]
+        for side, jitter in (("real", 0.0), ("generated", 2.0))
+    }
     dataset, _ = dataset_of(tiny.comfy, flow, flows=[2], **sides)
     discriminator, _, _ = train(tiny.comfy, dataset)
     assert discriminator.module.config.flows == 2
@@ -129,9 +131,7 @@ def test_a_discriminator_of_two_flows_is_trained_and_guides(tiny, flow):
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden"])
 def test_a_file_name_cannot_leave_the_folder(comfy, dataset, tiny, name):
     with pytest.raises(ValueError, match="is no name for a file"):
-        comfy.run(
-            "MotionPromptSaveFlowDiscriminator", discriminator=tiny.discriminator, filename=name, trained_on=""
-        )
+        comfy.run("MotionPromptSaveFlowDiscriminator", discriminator=tiny.discriminator, filename=name, trained_on="")
 
 
 def test_cancelling_keeps_the_best_and_the_next_run_goes_on(comfy, dataset, monkeypatch):

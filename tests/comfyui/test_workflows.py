@@ -53,8 +53,10 @@ def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
     assert guidance["state"] == "done"
     assert [step["step"] for step in guidance["steps"]] == guidance["planned"] != []
     assert all(step["fallback"] is None for step in guidance["steps"])
-    videos = {Path(prompt[node]["inputs"]["filename_prefix"]).name: result.files(node)[0]
-              for node in find_nodes(prompt, "SaveAnimatedWEBP")}
+    videos = {
+        Path(prompt[node]["inputs"]["filename_prefix"]).name: result.files(node)[0]
+        for node in find_nodes(prompt, "SaveAnimatedWEBP")
+    }
     for name, width in (("plain", 128), ("motionprompt", 128), ("compare", 264)):
         with Image.open(videos[name]) as video:
             assert (video.n_frames, video.width, video.height) == (16, width, 128)
@@ -114,8 +116,10 @@ def test_the_files_are_what_the_script_writes(comfy_server, repo_root, name):
         pytest.skip("AnimateDiff-Evolved is absent")
     written = build(name, info)
     assert same(ui_to_api(written, info)) == same(ui_to_api(load(repo_root, name), info))
-    notes = [[node["widgets_values"] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
-             for workflow in (written, load(repo_root, name))]
+    notes = [
+        [node["widgets_values"] for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+        for workflow in (written, load(repo_root, name))
+    ]
     assert notes[0] == notes[1]
 
 

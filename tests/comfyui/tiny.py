@@ -95,8 +95,12 @@ class Tiny:
         return float((kept - again).norm() / kept.norm())
 
     def slopes(
-        self, model: Any = None, settings: dict[str, Any] | None = None, epsilon: float = 3e-3,
-        discriminator: Any = None, **options: Any
+        self,
+        model: Any = None,
+        settings: dict[str, Any] | None = None,
+        epsilon: float = 3e-3,
+        discriminator: Any = None,
+        **options: Any,
     ) -> list[dict[str, float]]:
         """Slopes of the loss along its gradient, by autograd and by differences, at the first of four steps."""
         settings = {"window_start": 0.0, "window_end": 0.25, "lambda_tv": 0.0, **(settings or {})}

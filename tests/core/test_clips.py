@@ -134,8 +134,10 @@ def sides(tmp_path):
 
 
 def test_a_stopped_training_ends_like_one_that_was_not(sides):
-    clips = [cached_flows(find_clips(sides / side), sides / "cache", GradientFlow(), SETTINGS)
-             for side in ("real", "generated")]
+    clips = [
+        cached_flows(find_clips(sides / side), sides / "cache", GradientFlow(), SETTINGS)
+        for side in ("real", "generated")
+    ]
 
     class Stop(Exception):
         pass
@@ -160,8 +162,22 @@ def test_a_stopped_training_ends_like_one_that_was_not(sides):
 @pytest.mark.parametrize("flows", [1, 2])
 def test_the_commands_train_and_judge_a_discriminator(sides, capsys, flows):
     (sides / "real" / "broken.mp4").write_text("no video")
-    common = ["--real", str(sides / "real"), "--generated", str(sides / "generated"), "--cache", str(sides / "cache"),
-              "--flow-model", "gradient", "--frame-size", "64", "--pairs", "3", "--gaps", "1"]
+    common = [
+        "--real",
+        str(sides / "real"),
+        "--generated",
+        str(sides / "generated"),
+        "--cache",
+        str(sides / "cache"),
+        "--flow-model",
+        "gradient",
+        "--frame-size",
+        "64",
+        "--pairs",
+        "3",
+        "--gaps",
+        "1",
+    ]
     out = sides / "mine.safetensors"
     train = ["train-discriminator", *common, "--out", str(out), "--flows", str(flows)]
     assert main([*train, "--epochs", "2", "--trained-on", "stripes"]) == 0

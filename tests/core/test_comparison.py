@@ -15,8 +15,14 @@ from motionprompt_core.metrics.comparison import Clip, differences, draw, table,
 from motionprompt_core.metrics.consistency import consistency, frame_consistency
 from motionprompt_core.metrics.video import measure_video
 
-TEMPORAL = {"temporal_flickering": 1, "motion_smoothness": 1, "flow_consistency": 1, "subject_consistency": 1,
-            "warping_error": -1, "flow_acceleration": -1}
+TEMPORAL = {
+    "temporal_flickering": 1,
+    "motion_smoothness": 1,
+    "flow_consistency": 1,
+    "subject_consistency": 1,
+    "warping_error": -1,
+    "flow_acceleration": -1,
+}
 
 
 def gliding(frames: int = 8, size: int = 64) -> torch.Tensor:

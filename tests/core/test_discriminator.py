@@ -19,8 +19,15 @@ from motionprompt_core.discriminator.model import (
 )
 
 TINY = DiscriminatorConfig(
-    img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, mlp_hidden=32,
-    flow_model="raft_small", trained_on="nothing", family="test",
+    img_size=32,
+    patch_size=8,
+    embed_dim=32,
+    depth=2,
+    num_heads=2,
+    mlp_hidden=32,
+    flow_model="raft_small",
+    trained_on="nothing",
+    family="test",
 )
 
 
@@ -241,10 +248,18 @@ def test_weights_that_are_not_finite(saved, bad):
         load_discriminator(saved)
 
 
-@pytest.mark.parametrize("config", [
-    "no json", "[]", '{"wings": 2}', '{"depth": "many"}', '{"backbone": "resnet50"}', '{"backbone": "vit_unheard_of"}',
-    '{"noise_conditioned": true}',
-])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "no json",
+        "[]",
+        '{"wings": 2}',
+        '{"depth": "many"}',
+        '{"backbone": "resnet50"}',
+        '{"backbone": "vit_unheard_of"}',
+        '{"noise_conditioned": true}',
+    ],
+)
 def test_a_configuration_that_cannot_be_used(saved, config):
     rewrite(saved, header={"config": config})
     with pytest.raises(ValueError, match="disc.safetensors has a configuration that cannot be used.*update"):
@@ -257,15 +272,18 @@ def test_a_newer_file_format(saved):
         load_discriminator(saved)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"patch_size": 7}, "img_size 32 is no multiple of patch_size 7"),
-    ({"num_heads": 5}, "embed_dim 32 is no multiple of num_heads 5"),
-    ({"depth": 0}, "depth is 0, expected more than 0"),
-    ({"bands": 6}, "bands 6, pool 'token'; expected 0 to 5 bands"),
-    ({"pool": "max"}, "pool 'max'; expected .* a pool of token, avg"),
-    ({"flows": 5}, "flows 5, .* expected 1 to 4 flows"),
-    ({"statistics": True}, "statistics only with bands"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_size": 7}, "img_size 32 is no multiple of patch_size 7"),
+        ({"num_heads": 5}, "embed_dim 32 is no multiple of num_heads 5"),
+        ({"depth": 0}, "depth is 0, expected more than 0"),
+        ({"bands": 6}, "bands 6, pool 'token'; expected 0 to 5 bands"),
+        ({"pool": "max"}, "pool 'max'; expected .* a pool of token, avg"),
+        ({"flows": 5}, "flows 5, .* expected 1 to 4 flows"),
+        ({"statistics": True}, "statistics only with bands"),
+    ],
+)
 def test_impossible_configurations_are_refused_where_they_are_made(change, message):
     with pytest.raises(ValueError, match=message):
         replace(TINY, **change)

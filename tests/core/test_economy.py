@@ -70,8 +70,9 @@ def test_one_evaluation_serves_all_iterations(model, mode):
 
 def test_balanced_is_exact_for_small_moves(model):
     """With one and the same pair the gradient stays the same over three small moves, and so does their sum."""
-    exact, balanced = (optimised(model, mode=m, resample_pairs=False, learning_rate=1e-6)[0]
-                       for m in ("exact", "balanced"))
+    exact, balanced = (
+        optimised(model, mode=m, resample_pairs=False, learning_rate=1e-6)[0] for m in ("exact", "balanced")
+    )
     torch.testing.assert_close(balanced, exact, rtol=0.05, atol=0)
 
 

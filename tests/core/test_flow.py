@@ -32,15 +32,19 @@ def texture(size: int, seed: int = 0) -> torch.Tensor:
 def translated(dx: int, dy: int, size: int = 128, margin: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
     """Two views of one texture whose content moves by (dx, dy) px."""
     image = texture(size + 2 * margin)
-    first = image[..., margin:margin + size, margin:margin + size]
-    second = image[..., margin - dy:margin - dy + size, margin - dx:margin - dx + size]
+    first = image[..., margin : margin + size, margin : margin + size]
+    second = image[..., margin - dy : margin - dy + size, margin - dx : margin - dx + size]
     return first, second
 
 
 def random_model(name: str):
     torch.manual_seed(0)
-    known = {"rife_v4.0": RifeFlow, "gradient": GradientFlow, "lucas_kanade": LucasKanadeFlow,
-             "lucas_kanade_coarse": CoarseLucasKanadeFlow}
+    known = {
+        "rife_v4.0": RifeFlow,
+        "gradient": GradientFlow,
+        "lucas_kanade": LucasKanadeFlow,
+        "lucas_kanade_coarse": CoarseLucasKanadeFlow,
+    }
     return known.get(name, lambda: RaftFlow(name, 1))()
 
 
@@ -122,11 +126,11 @@ def test_gradient_flow_recovers_small_translations(motion):
 
 @pytest.mark.parametrize("size", [(70, 90), (33, 128)])
 def test_odd_sizes_are_padded_and_cropped(rife_model, size):
-    a, b = (x[..., :size[0], :size[1]] for x in translated(3, 0))
+    a, b = (x[..., : size[0], : size[1]] for x in translated(3, 0))
     with torch.no_grad():
         flow = rife_model(a, b)
     assert flow.shape == (1, 2, *size)
-    middle = flow[..., size[0] // 3:-(size[0] // 3), size[1] // 3:-(size[1] // 3)]
+    middle = flow[..., size[0] // 3 : -(size[0] // 3), size[1] // 3 : -(size[1] // 3)]
     assert middle.mean((0, 2, 3)).tolist() == pytest.approx((3, 0), abs=0.6)
 
 
@@ -216,8 +220,14 @@ def test_half_precision_frames_and_weights_stay_close_to_float32(rife_model):
     assert (rough - flow)[..., 16:-16, 16:-16].abs().mean() < 0.3
 
 
-TOO_SMALL = [("raft_large", 96), ("raft_small", 127), ("rife_v4.0", 24), ("gradient", 8), ("lucas_kanade", 24),
-             ("lucas_kanade_coarse", 24)]
+TOO_SMALL = [
+    ("raft_large", 96),
+    ("raft_small", 127),
+    ("rife_v4.0", 24),
+    ("gradient", 8),
+    ("lucas_kanade", 24),
+    ("lucas_kanade_coarse", 24),
+]
 
 
 @pytest.mark.parametrize(("name", "size"), TOO_SMALL)

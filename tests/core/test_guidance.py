@@ -37,11 +37,21 @@ def model():
 
 def judge_of(flows: int) -> FlowDiscriminator:
     torch.manual_seed(3)
-    return FlowDiscriminator(
-        DiscriminatorConfig(
-            flow_model="gradient", img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2, flows=flows,
+    return (
+        FlowDiscriminator(
+            DiscriminatorConfig(
+                flow_model="gradient",
+                img_size=32,
+                patch_size=8,
+                embed_dim=16,
+                depth=1,
+                num_heads=2,
+                flows=flows,
+            )
         )
-    ).requires_grad_(False).eval()
+        .requires_grad_(False)
+        .eval()
+    )
 
 
 def fresh_tokens():
@@ -237,7 +247,14 @@ def speed(model, rows, pairs):
 def calmed(model, **preserve):
     """Rows of tokens that smoothness alone has moved, and the iterations' reports."""
     settings = GuidanceSettings(
-        lambda_disc=0, lambda_tv=10, lambda_reg=0, iterations=30, learning_rate=0.05, pairs=4, max_gap=1, **preserve,
+        lambda_disc=0,
+        lambda_tv=10,
+        lambda_reg=0,
+        iterations=30,
+        learning_rate=0.05,
+        pairs=4,
+        max_gap=1,
+        **preserve,
     )
     tokens, [report], _ = run(model, settings)
     return tokens.rows, report.iterations

@@ -35,7 +35,7 @@ def moving_clip(frames: int = 8, size: int = 64, speed: int = 1) -> torch.Tensor
     wide = gaussian_blur(torch.randn(1, 3, size, size + frames * speed, generator=generator), 2.5)
     wide = torch.sigmoid(1.5 * wide / wide.std())
     starts = [(frames - index) * speed for index in range(frames)]
-    return torch.cat([wide[..., start:start + size] for start in starts])
+    return torch.cat([wide[..., start : start + size] for start in starts])
 
 
 class UniformFlow(FlowModel):
@@ -59,7 +59,8 @@ def measured():
     order = torch.tensor([3, 0, 6, 2, 7, 1, 5, 4])
     flow = GradientFlow()
     return {
-        "smooth": evaluate_video(clip, flow), "again": evaluate_video(clip, flow),
+        "smooth": evaluate_video(clip, flow),
+        "again": evaluate_video(clip, flow),
         "shuffled": evaluate_video(clip[order], flow),
         "frozen": evaluate_video(clip[:1].expand(8, -1, -1, -1), flow),
     }
@@ -150,13 +151,13 @@ def test_discriminator_score_is_the_mean_of_phi_and_warns_of_another_flow_model(
     config = DiscriminatorConfig(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, flow_model="gradient")
     model, flow, clip = FlowDiscriminator(config).eval(), GradientFlow(), moving_clip(frames=6)
     with torch.no_grad():
-        phi = [torch.sigmoid(model(flow(clip[i:i + 1], clip[i + 2:i + 3]))).item() for i in range(4)]
+        phi = [torch.sigmoid(model(flow(clip[i : i + 1], clip[i + 2 : i + 3]))).item() for i in range(4)]
     assert discriminator_score(clip, flow, model, gap=2) == pytest.approx(np.mean(phi), abs=1e-6)
     assert evaluate_video(clip, flow, model, gap=2).discriminator_score == pytest.approx(np.mean(phi), abs=1e-6)
     torch.manual_seed(0)
     model = FlowDiscriminator(replace(config, flows=2)).eval()
     with torch.no_grad():
-        flows = [flow(clip[i:i + 1], clip[i + 2:i + 3]) for i in range(4)]
+        flows = [flow(clip[i : i + 1], clip[i + 2 : i + 3]) for i in range(4)]
         phi = [torch.sigmoid(model(torch.cat((flows[i], flows[i + 2]), dim=1))).item() for i in range(2)]
     assert discriminator_score(clip, flow, model, gap=2) == pytest.approx(np.mean(phi), abs=1e-6)
     with pytest.warns(UserWarning, match="trained with gradient and is shown the flow of uniform"):

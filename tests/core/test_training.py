@@ -13,7 +13,13 @@ from motionprompt_core.flow.lucas_kanade import GradientFlow
 from motionprompt_core.media.ops import gaussian_blur
 
 TINY = DiscriminatorConfig(
-    img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=2, mlp_hidden=48, flow_model="synthetic",
+    img_size=32,
+    patch_size=8,
+    embed_dim=48,
+    depth=2,
+    num_heads=2,
+    mlp_hidden=48,
+    flow_model="synthetic",
 )
 
 
@@ -74,7 +80,12 @@ def test_same_seed_same_weights_whatever_the_global_random_state():
 def test_nothing_is_learnt_where_there_is_nothing_to_learn():
     """Both sides from one distribution: held-out AUROC stays near chance, so no clip leaked across the split."""
     result = train_discriminator(
-        flow_clips(20, 0.0, 8, pairs=8), flow_clips(20, 0.0, 9, pairs=8), TINY, epochs=8, val_share=0.5, patience=8,
+        flow_clips(20, 0.0, 8, pairs=8),
+        flow_clips(20, 0.0, 9, pairs=8),
+        TINY,
+        epochs=8,
+        val_share=0.5,
+        patience=8,
     )
     assert 0.2 < result.history[-1].auroc < 0.8
 
@@ -82,7 +93,13 @@ def test_nothing_is_learnt_where_there_is_nothing_to_learn():
 def test_stops_early_and_reports_each_epoch():
     seen = []
     result = train_discriminator(
-        flow_clips(4, 0.0, 1), flow_clips(8, 0.0, 2), TINY, epochs=30, patience=2, lr=1e-5, on_epoch=seen.append,
+        flow_clips(4, 0.0, 1),
+        flow_clips(8, 0.0, 2),
+        TINY,
+        epochs=30,
+        patience=2,
+        lr=1e-5,
+        on_epoch=seen.append,
     )
     assert seen == result.history and len(seen) < 30
     assert [epoch.epoch for epoch in seen] == list(range(len(seen)))
@@ -121,9 +138,16 @@ def test_degrading_blurs_adds_noise_and_repeats():
     assert torch.equal(degraded(blur=20.0, noise=5.0), degraded(blur=20.0, noise=5.0))
 
 
-@pytest.mark.parametrize(("real", "fake", "expected"), [
-    ([3, 4], [1, 2], 1.0), ([1, 2], [3, 4], 0.0), ([1, 1], [1, 1], 0.5), ([1, 3], [2, 2], 0.5), ([2, 3], [2, 1], 0.875),
-])
+@pytest.mark.parametrize(
+    ("real", "fake", "expected"),
+    [
+        ([3, 4], [1, 2], 1.0),
+        ([1, 2], [3, 4], 0.0),
+        ([1, 1], [1, 1], 0.5),
+        ([1, 3], [2, 2], 0.5),
+        ([2, 3], [2, 1], 0.875),
+    ],
+)
 def test_auroc_by_hand(real, fake, expected):
     assert auroc(torch.tensor(real).float(), torch.tensor(fake).float()) == expected
 
@@ -136,8 +160,10 @@ def test_flows_are_extracted_by_clip_gap_and_seed():
     assert torch.allclose(flows[1][5:6], model(clips[1, 1:2], clips[1, 4:5]), rtol=1e-3, atol=1e-3)
     drawn = extract_flows(model, clips, gaps=(1, 3), pairs_per_clip=3, seed=1)
     assert [len(flow) for flow in drawn] == [3, 3]
-    assert all(torch.equal(a, b) for a, b in zip(drawn, extract_flows(model, clips, (1, 3), pairs_per_clip=3, seed=1),
-                                                 strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(drawn, extract_flows(model, clips, (1, 3), pairs_per_clip=3, seed=1), strict=True)
+    )
     with pytest.raises(ValueError, match=r"clip 0 has 1 frame\(s\), expected more than 1 times the gap, 1"):
         extract_flows(model, clips[:, :1])
 

@@ -19,9 +19,13 @@ from motionprompt_core.metrics.video import dynamic_degree, temporal_flickering,
 FLICKERING = {0: 0.993856208932166, 1: 0.9918954241509531, 9: 0.9624836603800456, 100: 0.5183453428979014}
 # (frames, frames a second, size of the flow) -> whether VBench says that it moves, and its mean speed over the pairs
 DYNAMIC = {
-    (16, 8, 0.3): (False, 0.458007), (16, 8, 0.55): (False, 0.839679), (16, 8, 0.65): (True, 0.992348),
-    (48, 24, 0.55): (False, 0.839679), (48, 24, 0.65): (True, 0.992348),
-    (45, 30, 0.55): (False, 0.795211), (45, 30, 0.65): (True, 0.939795),
+    (16, 8, 0.3): (False, 0.458007),
+    (16, 8, 0.55): (False, 0.839679),
+    (16, 8, 0.65): (True, 0.992348),
+    (48, 24, 0.55): (False, 0.839679),
+    (48, 24, 0.65): (True, 0.992348),
+    (45, 30, 0.55): (False, 0.795211),
+    (45, 30, 0.65): (True, 0.939795),
 }
 
 
@@ -42,8 +46,9 @@ class FormulaFlow(FlowModel):
         self.scale, self.asked = scale, 0
 
     def estimate(self, a, b):
-        t, y, x = np.meshgrid(np.arange(self.asked, self.asked + len(a)), *(np.arange(n) for n in a.shape[-2:]),
-                              indexing="ij")
+        t, y, x = np.meshgrid(
+            np.arange(self.asked, self.asked + len(a)), *(np.arange(n) for n in a.shape[-2:]), indexing="ij"
+        )
         self.asked += len(a)
         u = ((x * 7 + y * 3 + t * 13) % 31 / 31.0 - 0.5) * self.scale * (1 + t % 5)
         v = ((x * 2 + y * 11 + t * 5) % 29 / 29.0 - 0.5) * self.scale

@@ -27,15 +27,36 @@ from research.evaluation.suites import suite_arms
 from research.evaluation.summary import summarise, verdict
 
 CONFIG = {
-    "suite": "quick", "settings": {}, "words": "authentic", "fixed_word": "smooth", "steps": 20,
-    "flow_model": "rife_v4.0", "sha256": {},
+    "suite": "quick",
+    "settings": {},
+    "words": "authentic",
+    "fixed_word": "smooth",
+    "steps": 20,
+    "flow_model": "rife_v4.0",
+    "sha256": {},
 }
 
 
 def command(out, *more: str) -> list[str]:
     settings = '{"window_start": 0, "window_end": 0.5, "iterations": 1}'
-    return ["evaluate", "--suite", "quick", "--seeds", "2", "--steps", "2", "--flow-model", "gradient",
-            "--workers", "1", "--settings", settings, "--out", str(out), *more]
+    return [
+        "evaluate",
+        "--suite",
+        "quick",
+        "--seeds",
+        "2",
+        "--steps",
+        "2",
+        "--flow-model",
+        "gradient",
+        "--workers",
+        "1",
+        "--settings",
+        settings,
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 def without_times(path) -> list[dict]:
@@ -47,8 +68,12 @@ def without_times(path) -> list[dict]:
 @pytest.mark.filterwarnings("ignore:the discriminator was trained with")
 def test_a_killed_run_goes_on_to_the_same_results(tmp_path, repo_root, capsys):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([sys.executable, "-m", "research", *command(killed)], cwd=repo_root,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "research", *command(killed)],
+        cwd=repo_root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     results = killed / "results.jsonl"
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not (results.exists() and results.read_bytes().count(b"\n") >= 3):
@@ -80,13 +105,32 @@ def rows_of(gains: dict[str, float], seeds: int = 12) -> list[dict]:
     for arm, gain in gains.items():
         for seed, level in enumerate(levels):
             calm = 0.9 + 0.01 * level + gain
-            rows.append({
-                "arm": arm, "seed": seed, "temporal_flickering": calm, "motion_smoothness": calm, "permanence": 1.0,
-                "warping_error": 1 - calm, "flow_consistency": 0.5, "flow_acceleration": 1.0, "jitter": 1.0,
-                "pulsation": 0.1, "exposure": 0.1, "discriminator_score": 0.5, "dynamic_degree": 1.0,
-                "flow_magnitude": 3.0 - gain, "sprite_speed": 2.5, "sharpness": 9.0, "colour": 1.0, "ground": 1.0,
-                "shape": 1.0, "direction": 1.0, "frozen": False, "cpu_seconds": 2.0 if arm == "motionprompt" else 1.0,
-            })
+            rows.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "temporal_flickering": calm,
+                    "motion_smoothness": calm,
+                    "permanence": 1.0,
+                    "warping_error": 1 - calm,
+                    "flow_consistency": 0.5,
+                    "flow_acceleration": 1.0,
+                    "jitter": 1.0,
+                    "pulsation": 0.1,
+                    "exposure": 0.1,
+                    "discriminator_score": 0.5,
+                    "dynamic_degree": 1.0,
+                    "flow_magnitude": 3.0 - gain,
+                    "sprite_speed": 2.5,
+                    "sharpness": 9.0,
+                    "colour": 1.0,
+                    "ground": 1.0,
+                    "shape": 1.0,
+                    "direction": 1.0,
+                    "frozen": False,
+                    "cpu_seconds": 2.0 if arm == "motionprompt" else 1.0,
+                }
+            )
         rows.append({"arm": arm, "seed": None, "flops": 300.0 if arm == "motionprompt" else 100.0, "memory": 10.0})
     return rows
 
@@ -124,10 +168,17 @@ def test_seeds_that_an_arm_has_not_got_are_left_out():
         summarise([row for row in rows if row["seed"] in (None, 3, 4)], [PLAIN, MOTIONPROMPT], CONFIG)
 
 
-@pytest.mark.parametrize(("sign", "low", "high", "expected"), [
-    (1, 0.1, 0.2, "reproduced"), (1, -0.2, -0.1, "not reproduced"), (1, -0.1, 0.2, "undecided"),
-    (-1, -0.2, -0.1, "reproduced"), (0, -0.1, 0.2, "reproduced"), (0, 0.1, 0.2, "not reproduced"),
-])
+@pytest.mark.parametrize(
+    ("sign", "low", "high", "expected"),
+    [
+        (1, 0.1, 0.2, "reproduced"),
+        (1, -0.2, -0.1, "not reproduced"),
+        (1, -0.1, 0.2, "undecided"),
+        (-1, -0.2, -0.1, "reproduced"),
+        (0, -0.1, 0.2, "reproduced"),
+        (0, 0.1, 0.2, "not reproduced"),
+    ],
+)
 def test_verdicts(sign, low, high, expected):
     assert verdict(sign, low, high) == expected
 
@@ -186,14 +237,16 @@ def weights(repo_root):
     return load_demo_weights(repo_root / "weights" / "demo_video_model.safetensors")
 
 
-@pytest.mark.parametrize("arm", [arm for arm in PEERS if arm.name not in ("FreeInit(3)", "FreeInit(5)")],
-                         ids=lambda arm: arm.name)
+@pytest.mark.parametrize(
+    "arm", [arm for arm in PEERS if arm.name not in ("FreeInit(3)", "FreeInit(5)")], ids=lambda arm: arm.name
+)
 def test_peers_change_the_video_and_do_not_ruin_it(weights, arm):
     settings = GuidanceSettings(window_start=0, window_end=0.3, iterations=1, lambda_disc=0, max_gap=1)
     small = {"steps": 6, "frames": 4}
     plain, _ = DemoPipeline(weights, **small).sample("a red star on snow", 0)
-    pipeline = arm.pipeline(weights, load_flow_model("gradient"), **arm.options,
-                            **{**small, "steps": round(6 * arm.step_factor)})
+    pipeline = arm.pipeline(
+        weights, load_flow_model("gradient"), **arm.options, **{**small, "steps": round(6 * arm.step_factor)}
+    )
     more = {"settings": settings} if arm.guided else {}
     video, _ = pipeline.sample("a red star on snow", 0, **more)
     assert torch.isfinite(video).all() and not torch.allclose(video, plain, atol=1e-3)
