@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """One command for everything, with nothing but Python 3.10 to 3.13 installed.
 
-    python run.py demo    run workflows/quickstart.json in a real ComfyUI; before and after land in output/demo
+    python run.py demo    run workflows/quickstart.json in a real ComfyUI; before and after land in output/demo;
+                          with --comfyui FOLDER in a ComfyUI of your own
     python run.py test    style, types and all tests; with arguments, pytest alone: run.py test tests/core -k flow
     python run.py check   style and types alone
     python run.py comfy   open a ComfyUI with this pack at http://127.0.0.1:8188
 
 The first use makes a virtual environment in .venv and installs what is needed (needs a network); nothing else on the
 machine changes. Further arguments go to the command. Environment variables:
-    COMFYUI_PATH        a ComfyUI with AnimateDiff-Evolved (default ~/comfy/ComfyUI)
-    COMFYUI_PATH_2      a second ComfyUI for the tests
+    COMFYUI_PATH        ComfyUIs for the tests, one for each version, with AnimateDiff-Evolved in one of them; several
+                        are separated as in PATH (default: every ~/comfy/ComfyUI*)
     MOTIONPROMPT_VENV   another place for the virtual environment
 """
 
@@ -64,7 +65,8 @@ def main(argv):
 def demo(arguments):
     """Run the quickstart workflow and write the comparison."""
     ensure("run")
-    return call("-m", "scripts.demo", "--comfyui", bundled_comfyui(), "--out", ROOT / "output" / "demo", *arguments)
+    here = os.getcwd()  # what --comfyui and --out are relative to
+    return call("-m", "scripts.demo", "--relative-to", here, *arguments)
 
 
 def test(arguments):
@@ -72,11 +74,7 @@ def test(arguments):
     ensure("run", "dev")
     if arguments:
         return call("-m", "pytest", *arguments)
-    results = {**lint(), "tests": call("-m", "pytest")}
-    for comfyui in other_comfyuis():
-        # one process can import one ComfyUI only: run what is imported into pytest again, with the next version
-        results[f"tests in {comfyui}"] = call("-m", "pytest", "-m", "inprocess", MOTIONPROMPT_INPROCESS=comfyui)
-    return summary(results)
+    return summary({**lint(), "tests": call("-m", "scripts.suite")})
 
 
 def check(arguments):
@@ -105,12 +103,6 @@ def summary(results):
     for name, code in results.items():
         print(f"{name}: {'passed' if code == 0 else f'FAILED (exit code {code})'}")
     return int(any(results.values()))
-
-
-def other_comfyuis():
-    script = "from scripts.locate import comfyuis; print(*comfyuis()[1:], sep='\\n')"
-    found = subprocess.run([str(PYTHON), "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True)
-    return found.stdout.split("\n")[:-1] if found.stdout.strip() else []
 
 
 # -- the environment -------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -19,7 +18,8 @@ from motionprompt_core.flow import load_flow_model
 from motionprompt_core.media.video import read_video
 from motionprompt_core.metrics.video import evaluate_video
 
-from .comfy_server import ComfyError, ComfyServer, RunResult
+from .comfy_server import ComfyError, ComfyServer, RunResult, comfyui_version
+from .locate import bundled_comfyui, missing_packages
 from .workflow import Prompt, find_nodes, load_workflow, set_inputs, ui_to_api
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,9 +83,20 @@ def print_table(metrics: Mapping[str, Mapping[str, Any]], seconds: float, peak: 
     )
 
 
+def check_packages(comfyui: Path) -> None:
+    """Raises ComfyError where this environment cannot start that ComfyUI, with the command that helps."""
+    missing = missing_packages(comfyui)
+    if missing:
+        wanted = " ".join(f'"{line}"' for line in missing)
+        raise ComfyError(
+            f"ComfyUI {comfyui_version(comfyui)} in {comfyui} asks for packages that the environment which run.py made "
+            f"does not have. Install them there and start again:\n{sys.executable} -m pip install {wanted}"
+        )
+
+
 def run(comfyui: Path, out: Path, seed: int | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    print("Starting ComfyUI on the CPU ...", flush=True)
+    print(f"Starting ComfyUI {comfyui_version(comfyui)} on the CPU ...", flush=True)
     with ComfyServer(comfyui, packs=[ROOT]) as server:
         prompt = ui_to_api(load_workflow(WORKFLOW), server.object_info())
         if seed is not None:
@@ -112,17 +123,20 @@ def run(comfyui: Path, out: Path, seed: int | None) -> None:
     )
     print_table(metrics, result.seconds, peak)
     for path in files.values():
-        print(os.path.relpath(path))
+        print(path)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--comfyui", type=Path, required=True, help="folder of ComfyUI")
+    parser.add_argument("--comfyui", type=Path, default=bundled_comfyui(), help="folder of a ComfyUI of your own")
     parser.add_argument("--out", type=Path, default=ROOT / "output" / "demo")
+    parser.add_argument("--relative-to", type=Path, default=Path(), help="folder that relative paths start from")
     parser.add_argument("--seed", type=int, help="another seed than the workflow's")
     args = parser.parse_args()
     try:
-        run(args.comfyui, args.out, args.seed)
+        comfyui, out = ((args.relative_to / path).resolve() for path in (args.comfyui, args.out))
+        check_packages(comfyui)
+        run(comfyui, out, args.seed)
     except (ComfyError, OSError, ValueError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1

@@ -1,18 +1,22 @@
 """Where the ComfyUIs and AnimateDiff-Evolved are that run.py, the demo and the tests use.
 
-Looked at, in this order:
-1. COMFYUI_PATH, or ~/comfy/ComfyUI when it is unset: the user's ComfyUI, the place for AnimateDiff-Evolved;
-2. COMFYUI_PATH_2, or ~/comfy/ComfyUI-0.8.0: a second version for the tests;
-3. the copy that run.py unpacks into the virtual environment (ComfyUI 0.3.75).
+Any number of ComfyUIs, one for each version:
+1. the folders that COMFYUI_PATH names (several are separated as in PATH), or every ~/comfy/ComfyUI* when it is unset;
+2. the copy that run.py unpacks into the virtual environment (ComfyUI 0.3.75).
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import sys
 from pathlib import Path
 
 from .comfy_server import comfyui_version, find_animatediff
+
+# ComfyUI starts without these: templates and help of its own nodes.
+NOT_NEEDED = {"comfyui-workflow-templates", "comfyui-embedded-docs"}
 
 
 def bundled_comfyui() -> Path:
@@ -20,29 +24,66 @@ def bundled_comfyui() -> Path:
     return Path(sys.prefix) / "comfyui" / "ComfyUI"
 
 
-def candidates() -> list[Path]:
-    """The ComfyUI folders that exist, the user's first."""
-    home = Path.home() / "comfy"
-    paths = [
-        Path(os.environ.get("COMFYUI_PATH") or home / "ComfyUI"),
-        Path(os.environ.get("COMFYUI_PATH_2") or home / "ComfyUI-0.8.0"),
-        bundled_comfyui(),
-    ]
+def users_comfyuis() -> list[Path]:
+    """The folders that COMFYUI_PATH names, in its order, or every ~/comfy/ComfyUI*; those that hold a ComfyUI."""
+    named = os.environ.get("COMFYUI_PATH")
+    if named:
+        paths = [Path(folder) for folder in named.split(os.pathsep) if folder]
+    else:
+        paths = sorted((Path.home() / "comfy").glob("ComfyUI*"))
     return [path.resolve() for path in paths if (path / "main.py").is_file()]
 
 
 def comfyuis() -> list[Path]:
-    """One ComfyUI per version, the user's before the bundled copy."""
+    """One ComfyUI for each version, the oldest first; of two with the same version the user's."""
     by_version: dict[str, Path] = {}
-    for path in candidates():
-        by_version.setdefault(comfyui_version(path), path)
-    return list(by_version.values())
+    for path in [*users_comfyuis(), bundled_comfyui().resolve()]:
+        if (path / "main.py").is_file():
+            by_version.setdefault(comfyui_version(path), path)
+    return [by_version[version] for version in sorted(by_version, key=version_key)]
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Sorts "0.12.1" after "0.8.0"."""
+    return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def oldest_and_newest(paths: list[Path]) -> list[Path]:
+    """The first and the last of a list in order, once if they are the same."""
+    return list(dict.fromkeys([*paths[:1], *paths[-1:]]))
 
 
 def animatediff(comfyui: Path | None = None) -> Path | None:
     """AnimateDiff-Evolved: in this ComfyUI if it has one, else in any other that exists; None if it is nowhere."""
-    for path in ([comfyui] if comfyui is not None else []) + candidates():
+    for path in ([comfyui] if comfyui is not None else []) + comfyuis():
         found = find_animatediff(path)
         if found is not None:
             return found
     return None
+
+
+def missing_packages(comfyui: Path) -> list[str]:
+    """What a ComfyUI's requirements.txt asks for and this interpreter does not have, as lines for pip.
+
+    What the file calls non-essential is not looked at, nor are versions.
+
+    Raises:
+        ComfyError: the folder holds no ComfyUI.
+    """
+    comfyui_version(comfyui)
+    file = comfyui / "requirements.txt"
+    essential = file.read_text(encoding="utf-8").split("#non essential")[0] if file.is_file() else ""
+    missing = []
+    for line in essential.splitlines():
+        name = re.match(r"[A-Za-z0-9._-]+", line.strip())
+        if name and re.sub(r"[-_.]+", "-", name[0]).lower() not in NOT_NEEDED and not _installed(name[0]):
+            missing.append(line.strip())
+    return missing
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

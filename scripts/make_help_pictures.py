@@ -32,7 +32,7 @@ def add_to_page(page: Path, title: str) -> None:
 def main() -> None:
     images = PAGES / "images"
     images.mkdir(exist_ok=True)
-    with ComfyServer(comfyuis()[-1], [ROOT]) as server, open_canvas(server.url, height=1500) as canvas:
+    with ComfyServer(comfyuis()[0], [ROOT]) as server, open_canvas(server.url, height=1500) as canvas:
         for page in sorted(PAGES.glob("*.md")):
             path = images / f"{page.stem}.png"
             canvas.shoot_node(page.stem, path)

@@ -147,7 +147,7 @@ def frames_of(path: Path, every: int) -> list[Image.Image]:
 
 def own_output(names: Sequence[str]) -> None:
     """Run workflows as they are, and show what they made."""
-    with ComfyServer(comfyuis()[0], [ROOT], start_timeout=1200) as server:
+    with ComfyServer(comfyuis()[-1], [ROOT], start_timeout=1200) as server:
         for name in names or OWN_OUTPUT:
             OWN_OUTPUT[name](server).save(WORKFLOWS / f"{name}.jpg", quality=88)
             print((WORKFLOWS / f"{name}.jpg").relative_to(ROOT))

@@ -336,7 +336,7 @@ def _demo_settings(object_info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> None:
-    core = comfyuis()[-1]  # the oldest one: its inputs exist in every other
+    core = comfyuis()[0]  # the oldest one: its inputs exist in every other
     packs = [ROOT, *([found] if (found := animatediff()) else [])]
     with ComfyServer(core, packs) as server:
         object_info = server.object_info()

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from .comfy_server import PACK_NAME, link_pack
-from .locate import animatediff, bundled_comfyui, comfyuis
+from .locate import animatediff, bundled_comfyui, users_comfyuis
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     base_dir = ROOT / "output" / "comfyui"
     for name in ("models", "input", "output", "custom_nodes"):
         (base_dir / name).mkdir(parents=True, exist_ok=True)
-    comfyui = (comfyuis() or [bundled_comfyui()])[0]
+    comfyui = [*users_comfyuis(), bundled_comfyui()][0]
     packs = {PACK_NAME: ROOT}
     ade = animatediff(comfyui)
     if ade is not None:

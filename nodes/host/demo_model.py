@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class DemoConfig(comfy.supported_models_base.BASE):
     memory_usage_factor = 0.2
 
     def __init__(self, weights: DemoWeights):
-        super().__init__({"in_channels": LATENT_CHANNELS, "disable_unet_model_creation": True})
+        super().__init__({"in_channels": LATENT_CHANNELS})
         self.latent_format = DemoLatents(weights)
 
 
@@ -122,22 +123,29 @@ class DemoTextEncoder(comfy.sd1_clip.SD1ClipModel):
 
 
 def demo_model(weights: DemoWeights) -> ModelPatcher:
-    model = comfy.model_base.BaseModel(DemoConfig(weights), comfy.model_base.ModelType.V_PREDICTION)
-    model.diffusion_model = DemoUNet(weights.unet).eval().requires_grad_(False)
+    network = DemoUNet(weights.unet).requires_grad_(False)
+    kind = comfy.model_base.ModelType.V_PREDICTION
+    model = comfy.model_base.BaseModel(DemoConfig(weights), kind, unet_model=lambda **_: network)
     offload = comfy.model_management.unet_offload_device()
     model.to(offload)
     return ModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
 
 
 def demo_clip(weights: DemoWeights) -> comfy.sd.CLIP:
-    clip = comfy.sd.CLIP(
-        comfy.supported_models_base.ClipTarget(DemoTokenizer, DemoTextEncoder),
-        parameters=sum(p.numel() for p in weights.text.parameters()),
-    )
-    missing, unexpected = clip.load_sd(weights.text.state_dict())
-    missing = [key for key in missing if "text_projection" not in key]  # ComfyUI's own, an identity
-    if missing or unexpected:
-        raise RuntimeError(f"the demo's text encoder does not fit this ComfyUI: missing {missing}, extra {unexpected}")
+    target = comfy.supported_models_base.ClipTarget(DemoTokenizer, DemoTextEncoder)
+    parameters = sum(p.numel() for p in weights.text.parameters())
+    state = weights.text.state_dict()
+    # With dynamic VRAM the layers have no weights until they are given some, and CLIP may load itself when it is made.
+    if "state_dict" in inspect.signature(comfy.sd.CLIP.__init__).parameters:
+        clip = comfy.sd.CLIP(target, parameters=parameters, state_dict=[state])
+    else:  # ComfyUI before 0.8
+        clip = comfy.sd.CLIP(target, parameters=parameters)
+        clip.load_sd(state)
+    # text_projection is ComfyUI's own, an identity
+    wanted = {key for key in clip.cond_stage_model.clip_l.transformer.state_dict() if "text_projection" not in key}
+    if wanted != set(state):
+        missing, extra = sorted(wanted - set(state)), sorted(set(state) - wanted)
+        raise RuntimeError(f"the demo's text encoder does not fit this ComfyUI: missing {missing}, extra {extra}")
     return clip
 
 
@@ -149,7 +157,7 @@ def demo_vae(weights: DemoWeights) -> comfy.sd.VAE:
     vae.latent_channels, vae.output_channels = LATENT_CHANNELS, 3
     vae.downscale_ratio = vae.upscale_ratio = DOWNSCALE
     vae.process_input = lambda image: image * 2 - 1
-    vae.process_output = lambda image: ((image + 1) / 2).clamp(0, 1)
+    vae.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)  # in place: since 0.18 only that has an effect
     # Measured: about 1,200 values per latent pixel are alive at once.
     size = comfy.model_management.dtype_size
     vae.memory_used_decode = lambda shape, dtype: 1200 * 16 * shape[2] * shape[3] * size(dtype)

@@ -22,7 +22,7 @@ from motionprompt_core.discriminator.model import DiscriminatorConfig, FlowDiscr
 from motionprompt_core.flow.raft import RaftFlow
 from motionprompt_core.flow.rife import RifeFlow
 from motionprompt_core.guidance.autograd import constant_layers, save_copies
-from scripts.locate import animatediff, comfyuis
+from scripts.locate import animatediff
 
 ROOT = Path(__file__).resolve().parents[1]
 UNET = {
@@ -178,8 +178,8 @@ class AnimateDiffShapes:
 
 def find(device: str) -> AnimateDiffShapes | None:
     """SD1.5 with AnimateDiff v2 from the ComfyUI that is found; None without ComfyUI or AnimateDiff-Evolved."""
-    evolved, folders = animatediff(), comfyuis()
-    return AnimateDiffShapes(folders[0], evolved, device=device) if folders and evolved is not None else None
+    evolved = animatediff()
+    return AnimateDiffShapes(evolved.parents[1], evolved, device=device) if evolved is not None else None
 
 
 def _motion_model(evolved: Path, version: str) -> Any:

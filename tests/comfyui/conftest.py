@@ -1,13 +1,13 @@
 """Fixtures with a real ComfyUI: `comfy_server` is a live process per version, `comfy` is imported into pytest.
 
-`comfy_server` and `make_server` run tests once for every ComfyUI version found (scripts/locate.py). Packs in
-tests/comfyui/packs/ are loaded beside this one: nodes that only tests need, such as a tiny model. Mark a test with
-`@pytest.mark.ade` (or take `ade_path`) when it needs AnimateDiff-Evolved.
+`comfy_server` and `make_server` run tests with the oldest and the newest ComfyUI found (scripts/locate.py), and with
+those between, too, where the test has the mark `every_version`. Packs in tests/comfyui/packs/ are loaded beside this
+one: nodes that only tests need, such as a tiny model. Mark a test with `@pytest.mark.ade` (or take `ade_path`) when it
+needs AnimateDiff-Evolved.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from scripts.comfy_server import ComfyServer, comfyui_version
-from scripts.locate import animatediff, comfyuis
-from tests.comfyui.inprocess import InProcessComfy
+from scripts.locate import animatediff, comfyuis, oldest_and_newest
+from tests.comfyui.inprocess import InProcessComfy, chosen_comfyui
 
 PROBES = Path(__file__).parent / "packs"
 MISSING = "no ComfyUI found (run the tests through run.py, or set COMFYUI_PATH)"
@@ -28,15 +28,16 @@ def probe_packs() -> list[Path]:
     return sorted(path.parent for path in PROBES.glob("*/__init__.py"))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Which versions a test that starts servers runs with."""
+    if "comfyui_path" in metafunc.fixturenames:
+        every = any(mark.name == "every_version" for mark in metafunc.definition.iter_markers())
+        paths = comfyuis() if every else oldest_and_newest(comfyuis())
+        ids = [comfyui_version(path) for path in paths] or ["none"]
+        metafunc.parametrize("comfyui_path", paths or [None], ids=ids, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def comfyui_paths() -> list[Path]:
-    """Every ComfyUI found, one per version."""
-    return comfyuis() or pytest.skip(MISSING)
-
-
-@pytest.fixture(
-    scope="session", params=comfyuis() or [None], ids=lambda path: comfyui_version(path) if path else "none"
-)
 def comfyui_path(request: pytest.FixtureRequest) -> Path:
     """One ComfyUI folder; tests run once for each version."""
     return request.param or pytest.skip(MISSING)
@@ -81,13 +82,10 @@ def make_server(comfyui_path: Path) -> Iterator[Callable[..., ComfyServer]]:
 def bare_comfy(tmp_path_factory: pytest.TempPathFactory) -> InProcessComfy:
     """ComfyUI imported into this process on the CPU, without any pack.
 
-    One process holds one ComfyUI: the first that is found, or the one in MOTIONPROMPT_INPROCESS.
+    One process holds one ComfyUI: the newest that is found, or the one in MOTIONPROMPT_INPROCESS.
     """
-    chosen = os.environ.get("MOTIONPROMPT_INPROCESS")
-    paths = [Path(chosen)] if chosen else comfyuis()
-    if not paths:
-        pytest.skip(MISSING)
-    return InProcessComfy.get(paths[0], tmp_path_factory.mktemp("comfyui"))
+    path = chosen_comfyui() or pytest.skip(MISSING)
+    return InProcessComfy.get(path, tmp_path_factory.mktemp("comfyui"))
 
 
 @pytest.fixture(scope="session")

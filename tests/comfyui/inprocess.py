@@ -12,13 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 from scripts.comfy_server import comfyui_version
+from scripts.locate import comfyuis
 from scripts.workflow import default_value
+
+
+def chosen_comfyui() -> Path | None:
+    """The ComfyUI that this process imports: the one in MOTIONPROMPT_INPROCESS, else the newest; None without any."""
+    named = os.environ.get("MOTIONPROMPT_INPROCESS")
+    return Path(named) if named else next(reversed(comfyuis()), None)
 
 
 class InProcessComfy:

@@ -51,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     packs = [ROOT, *probe_packs(), *([ade] if ade else [])]
     args = ["--front-end-root", frontend] if frontend else []
     put_files(folder := tmp_path_factory.mktemp("comfyui"))
-    with ComfyServer(paths[-1], packs, base_dir=folder, args=args) as running:
+    with ComfyServer(paths[0], packs, base_dir=folder, args=args) as running:
         yield running
 
 

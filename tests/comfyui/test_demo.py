@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+pytestmark = pytest.mark.every_version
+
 PROMPT = "a red star moving left on grass"
 
 

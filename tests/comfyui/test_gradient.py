@@ -92,20 +92,24 @@ def assert_slopes_agree(server: Any, **options: Any) -> None:
         assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
 
 
+@pytest.mark.every_version
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
 def test_image_model(comfy_server, cfg):
     assert_slopes_agree(comfy_server, cfg=cfg)
 
 
+@pytest.mark.every_version
 def test_loss_on_the_mixed_estimate(comfy_server):
     assert_slopes_agree(comfy_server, cfg=7.0, settings={"loss_on": "cfg"})
 
 
+@pytest.mark.every_version
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
 def test_demo_model(comfy_server, cfg):
     assert_slopes_agree(comfy_server, demo=True, cfg=cfg, frames=8, size=128)
 
 
+@pytest.mark.every_version
 @pytest.mark.ade
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
 @pytest.mark.parametrize("motion", ["v1", "v2", "v3"])

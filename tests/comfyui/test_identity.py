@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+pytestmark = pytest.mark.every_version
+
 
 @pytest.mark.parametrize(
     "off", [{"strength": 0.0}, {"window_start": 0.5, "window_end": 0.5}], ids=["strength", "window"]

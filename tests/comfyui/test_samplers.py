@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
 
-from scripts.locate import comfyuis
+from tests.comfyui.inprocess import chosen_comfyui
 
 
 def names(kind: str) -> list[str]:
     """ComfyUI's own list, read when the tests are collected; empty where ComfyUI is missing."""
-    for path in comfyuis():
-        tree = ast.parse(Path(path, "comfy", "samplers.py").read_text(encoding="utf-8"))
-        for node in tree.body:
-            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == kind:
-                keys = node.value.keys if isinstance(node.value, ast.Dict) else node.value.elts
-                return [key.value for key in keys]
+    path = chosen_comfyui()
+    tree = ast.parse((path / "comfy" / "samplers.py").read_text(encoding="utf-8")) if path else ast.Module([], [])
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == kind:
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else node.value.elts
+            return [key.value for key in keys]
     return []
 
 

@@ -43,6 +43,7 @@ def test_every_workflow_has_a_thumbnail_a_note_and_origins(path):
         assert node["type"] == "MarkdownNote" or {"cnr_id", "ver"} <= set(node["properties"]), node["type"]
 
 
+@pytest.mark.every_version
 def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "quickstart"), comfy_server.object_info())
     set_inputs(prompt, "KSampler", steps=8)
@@ -64,6 +65,7 @@ def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
     assert prompt[sampler]["inputs"]["seed"] == prompt[find_nodes(prompt, "KSampler")[0]]["inputs"]["seed"]
 
 
+@pytest.mark.every_version
 def test_a_discriminator_is_trained_saved_loaded_and_guides(comfy_server, repo_root):
     folders = {name: Path(comfy_server.base_dir) / name for name in ("input", "models")}
     render_clips(folders["input"] / "rendered_clips", 5)  # two of them stand still, and are left out
@@ -160,6 +162,7 @@ def run_to_its_end(comfy_server, prompt, frames: int) -> str:
     return result.text(report)
 
 
+@pytest.mark.every_version
 @pytest.mark.ade
 def test_animatediff_runs_with_tiny_models_in_place_of_the_files(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_motionprompt"), comfy_server.object_info())
@@ -167,6 +170,7 @@ def test_animatediff_runs_with_tiny_models_in_place_of_the_files(comfy_server, r
     assert "guided steps: [0, 1] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
+@pytest.mark.every_version
 @pytest.mark.ade
 def test_long_video_slides_its_context(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_long_video"), comfy_server.object_info())
@@ -176,6 +180,7 @@ def test_long_video_slides_its_context(comfy_server, repo_root):
     assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 6)
 
 
+@pytest.mark.every_version
 @pytest.mark.ade
 def test_controlnet_follows_a_video(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_controlnet"), comfy_server.object_info())
@@ -188,6 +193,7 @@ def test_controlnet_follows_a_video(comfy_server, repo_root):
     assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
+@pytest.mark.every_version
 def test_a_users_video_is_measured(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "measure_video"), comfy_server.object_info())
     name = write_clip(comfy_server.base_dir / "input" / "measured_clip.mp4", frames=6)
@@ -213,6 +219,7 @@ def write_clip(path: Path, frames: int) -> str:
     return path.name
 
 
+@pytest.mark.every_version
 @pytest.mark.ade
 def test_freeinit_guides_both_passes(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_freeinit"), comfy_server.object_info())
@@ -220,6 +227,7 @@ def test_freeinit_guides_both_passes(comfy_server, repo_root):
     assert "guided steps: [0, 0] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
+@pytest.mark.every_version
 @pytest.mark.ade
 def test_of_lightnings_eight_steps_the_second_and_third_are_guided(comfy_server, repo_root):
     """The note in the workflow promises it: the window scales with the steps."""
@@ -228,6 +236,7 @@ def test_of_lightnings_eight_steps_the_second_and_third_are_guided(comfy_server,
     assert "guided steps: [1, 2] of 8" in run_to_its_end(comfy_server, prompt, 4)
 
 
+@pytest.mark.every_version
 def test_compare_settings_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "compare_settings"), comfy_server.object_info())
     set_inputs(prompt, "KSampler", steps=4)
@@ -259,6 +268,7 @@ def test_a_workflow_saved_before_nodes_gained_inputs_means_the_same(comfy_server
                 assert inputs[name] == default_value(info[item["class_type"]]["input"]["optional"][name])
 
 
+@pytest.mark.every_version
 def test_an_old_workflow_runs(comfy_server):
     """As it was saved, but for the time it takes."""
     prompt = ui_to_api(load_workflow(OLD / "quickstart_0.1.0.json"), comfy_server.object_info())
