@@ -136,10 +136,10 @@ def demo_clip(weights: DemoWeights) -> comfy.sd.CLIP:
     parameters = sum(p.numel() for p in weights.text.parameters())
     state = weights.text.state_dict()
     # With dynamic VRAM the layers have no weights until they are given some, and CLIP may load itself when it is made.
-    if "state_dict" in inspect.signature(comfy.sd.CLIP.__init__).parameters:
-        clip = comfy.sd.CLIP(target, parameters=parameters, state_dict=[state])
-    else:  # ComfyUI before 0.8
-        clip = comfy.sd.CLIP(target, parameters=parameters)
+    takes_weights = "state_dict" in inspect.signature(comfy.sd.CLIP.__init__).parameters  # since ComfyUI 0.8
+    given: dict[str, Any] = {"state_dict": [state]} if takes_weights else {}
+    clip = comfy.sd.CLIP(target, parameters=parameters, **given)
+    if not given:
         clip.load_sd(state)
     # text_projection is ComfyUI's own, an identity
     wanted = {key for key in clip.cond_stage_model.clip_l.transformer.state_dict() if "text_projection" not in key}
@@ -157,7 +157,8 @@ def demo_vae(weights: DemoWeights) -> comfy.sd.VAE:
     vae.latent_channels, vae.output_channels = LATENT_CHANNELS, 3
     vae.downscale_ratio = vae.upscale_ratio = DOWNSCALE
     vae.process_input = lambda image: image * 2 - 1
-    vae.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)  # in place: since 0.18 only that has an effect
+    # In place: ComfyUI since 0.18 does not look at what it returns.
+    vae.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)
     # Measured: about 1,200 values per latent pixel are alive at once.
     size = comfy.model_management.dtype_size
     vae.memory_used_decode = lambda shape, dtype: 1200 * 16 * shape[2] * shape[3] * size(dtype)
