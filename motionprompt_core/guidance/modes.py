@@ -11,10 +11,22 @@ from dataclasses import dataclass
 from .schedule import guided_steps
 from .settings import GuidanceSettings
 
-# Cost of a backward pass, and of running checkpointed blocks again, in forward passes: counted for SD1.5 with a motion
-# module (`python -m research bench`). "late" is the part with gradients of the mode "fast".
-BACKWARD, AGAIN = 1.11, 0.85
-LATE_BACKWARD, LATE_AGAIN = 0.70, 0.55
+
+@dataclass(frozen=True)
+class DenoiserCosts:
+    """What gradients cost with a denoiser, in forward passes of it; "late" is the part that mode "fast" differentiates.
+
+    The defaults were counted for SD1.5 with a motion module (`python -m research bench`).
+
+    Attributes:
+        backward, late_backward: a backward pass.
+        again, late_again: running checkpointed blocks once more.
+    """
+
+    backward: float = 1.11
+    again: float = 0.85
+    late_backward: float = 0.70
+    late_again: float = 0.55
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,7 @@ def cost_ratio(
     checkpointed: bool = False,
     pair: float = 0.0,
     windows: bool = False,
+    costs: DenoiserCosts | None = None,
 ) -> float:
     """Estimated operations of a guided run over those of a plain one, at least 1.
 
@@ -74,12 +87,14 @@ def cost_ratio(
         checkpointed: the denoiser's blocks are checkpointed.
         pair: decoding and judging one frame pair, forwards and backwards, in evaluations of the denoiser.
         windows: the frames are evaluated in windows, each of which is run once more as a whole with checkpoints.
+        costs: of the denoiser; None for SD1.5 with a motion module.
     """
     guided = guided_steps(num_steps, settings)
     if not guided:
         return 1.0
     economy = ECONOMIES[settings.mode]
-    backward, again = (LATE_BACKWARD, LATE_AGAIN) if economy.late else (BACKWARD, AGAIN)
+    costs = costs or DenoiserCosts()
+    backward, again = (costs.late_backward, costs.late_again) if economy.late else (costs.backward, costs.again)
     evaluations = 1 if economy.pooled else settings.iterations
     step = evaluations * (1 + backward + (again + windows if checkpointed else 0.0))
     step += pair * settings.pairs * settings.iterations

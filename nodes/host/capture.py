@@ -10,7 +10,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
 import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
@@ -19,8 +18,8 @@ from torch import Tensor
 from ...motionprompt_core.discriminator.clips import to_square
 from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.media.files import write_safetensors
-from .checks import check_frames
-from .decode import FrameDecoder, SliceDecoder, decoder_for
+from .decode import FrameDecoder, SliceDecoder
+from .families import family_of
 from .models import ManagedModel
 
 KEY = "motionprompt_capture"
@@ -62,9 +61,10 @@ class FlowCapture:
         return model
 
     def _outer_sample(self, executor: Any, noise: Any, *args: Any, **kwargs: Any) -> Any:
-        check_frames(noise)
         model = executor.class_obj.model_patcher.model
-        self.decoder = decoder_for(self.vae, model, noise)
+        family = family_of(model)
+        family.check_latents(noise)
+        self.decoder = family.decoder(self.vae, model, noise)
         frames = count_frames(self.decoder, self.decoder.frames_first(noise))
         if frames <= min(self.gaps):
             raise ValueError(
@@ -75,7 +75,7 @@ class FlowCapture:
         self.generator = torch.Generator().manual_seed(_number(noise))
         try:
             result = executor(noise, *args, **kwargs)
-            self._measure(model, noise)
+            self._measure()
             return result
         finally:
             self.kept = []
@@ -90,8 +90,7 @@ class FlowCapture:
             if self.start <= step < self.end and not seen:
                 estimate = self.decoder.frames_first(args["conds_out"][0])
                 frames = [frame for pair in self._draw(count_frames(self.decoder, estimate)) for frame in pair]
-                if isinstance(self.decoder, FrameDecoder):  # a video VAE needs a frame's neighbours as well
-                    estimate, frames = estimate[frames], list(range(len(frames)))
+                estimate, frames = self.decoder.excerpt(estimate, frames)
                 self.kept.append((sigma, estimate.float().cpu(), frames))
         return args["conds_out"]
 
@@ -99,10 +98,10 @@ class FlowCapture:
         allowed = [(i, i + gap) for gap in self.gaps for i in range(frames - gap)]
         return [allowed[i] for i in torch.randperm(len(allowed), generator=self.generator)[: self.pairs].tolist()]
 
-    def _measure(self, model: Any, noise: Tensor) -> None:
+    def _measure(self) -> None:
         if not self.kept:
             return
-        pictures = [self._decode(model, latents, frames) for _, latents, frames in self.kept]
+        pictures = [self.decoder.show(latents, frames) for _, latents, frames in self.kept]
         network, flows, sigmas = self.flow.load(), [], []
         for (sigma, _, _), frames in zip(self.kept, pictures, strict=True):
             square = to_square(frames.movedim(-1, 1), min(frames.shape[1:3])).to(self.flow.patcher.load_device)
@@ -114,13 +113,6 @@ class FlowCapture:
         name = hashlib.sha256(torch.cat(flows).numpy().tobytes()).hexdigest()[:32]
         tensors = {"flow": torch.cat(flows).half(), "sigma": torch.tensor(sigmas)}
         write_safetensors(tensors, self.folder / f"{name}.safetensors", {"flow_model": network.name})
-
-    def _decode(self, model: Any, latents: Tensor, frames: list[int]) -> Tensor:
-        """Pictures (N, H, W, 3) in [0, 1]."""
-        if isinstance(self.decoder, FrameDecoder):
-            return self.vae.decode(model.process_latent_out(latents))
-        comfy.model_management.load_model_gpu(self.vae.patcher)
-        return self.decoder(latents, frames).clamp(0, 1).movedim(1, -1)
 
 
 def _number(noise: Tensor) -> int:

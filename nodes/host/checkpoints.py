@@ -13,7 +13,6 @@ from typing import Any
 
 import comfy.ops
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
@@ -32,7 +31,7 @@ def checkpointed(
     """Within it these blocks are checkpointed.
 
     Args:
-        found: from `blocks` or `decoder_blocks`.
+        found: blocks, none inside of another; a model's family knows them.
         again: makes a context manager to run a block's second forward pass in, as the backward pass may be on another
             thread.
         in_place: the blocks change their input in place (transformers do); takes more memory when run again.
@@ -49,35 +48,6 @@ def checkpointed(
             forward = block.__dict__.pop("forward", None)
             if isinstance(forward, _Checkpoint) and forward.was_own:
                 block.__dict__["forward"] = forward.forward
-
-
-def blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a UNet's stages, or the items of a transformer's outermost lists of layers."""
-    for child in model.children():
-        if isinstance(child, TimestepEmbedSequential):
-            yield from child.children()
-        elif isinstance(child, nn.ModuleList):
-            for item in child:
-                yield from item.children() if isinstance(item, TimestepEmbedSequential) else (item,)
-        else:
-            yield from blocks(child)
-
-
-def is_unet(network: nn.Module) -> bool:
-    """Whether the network's blocks are a UNet's, which leave their input as it is."""
-    return any(isinstance(module, TimestepEmbedSequential) for module in network.modules())
-
-
-def decoder_blocks(autoencoder: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of an autoencoder's decoder: what has layers of its own and is not only a container."""
-    decoder: Any = getattr(autoencoder, "decoder", getattr(autoencoder, "taesd_decoder", None))
-    waiting: list[nn.Module] = [] if decoder is None else list(decoder.children())
-    while waiting:
-        module = waiting.pop()
-        if type(module).forward in (nn.Module.forward, nn.Sequential.forward):
-            waiting += module.children()
-        elif next(module.children(), None) is not None:
-            yield module
 
 
 class _Checkpoint:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from torch import Tensor
-
 from ...motionprompt_core.guidance.report import GuidanceReport
 from .models import ManagedModel
 
@@ -33,29 +31,6 @@ def evaluates_once_off_schedule(sampler: Any) -> bool:
 def flows_of(discriminator: ManagedModel | None) -> int:
     """How many flows in a row are judged together."""
     return 1 if discriminator is None else discriminator.module.config.flows
-
-
-def check_frames(latent: Tensor) -> None:
-    """Raise ValueError unless the latents are at least two frames, as a batch (F, C, h, w) or as one video
-    (1, C, T, h, w)."""
-    if getattr(latent, "is_nested", False) or latent.ndim not in (4, 5):
-        shape = "nested" if getattr(latent, "is_nested", False) else tuple(latent.shape)
-        raise ValueError(
-            f"MotionPrompt: the latents are {shape}, but expected are frames as a batch (frames, channels, height, "
-            "width), as AnimateDiff has them, or a video (1, channels, time, height, width). A model that makes sound "
-            "as well, or something else than video, cannot be guided."
-        )
-    if latent.ndim == 5 and len(latent) != 1:
-        raise ValueError(
-            f"MotionPrompt: the latent holds {len(latent)} videos, but one at a time can be guided. Set batch_size of "
-            "the empty latent to 1. If these should be frames: this model's empty latent has a length for them."
-        )
-    if latent.shape[0 if latent.ndim == 4 else 2] < 2:
-        raise ValueError(
-            "MotionPrompt: the latent holds one frame, and motion needs at least two. Set batch_size of Empty Latent "
-            "Image to the number of frames (16 for AnimateDiff), or length of an empty latent for videos, and sample "
-            "with a video model."
-        )
 
 
 def check_discriminator(

@@ -143,12 +143,6 @@ def suffixes(conds: Conds) -> dict[tuple[str, Any], Tensor | None]:
     }
 
 
-def appended_latents(conds: Conds, latent: Tensor) -> int:
-    """Number of latents at the end of a video (1, C, T, h, w) that are keyframes to go by (LTX-Video's guides)."""
-    tokens = max((c["keyframe_idxs"].shape[2] for k in conds for c in conds[k] if "keyframe_idxs" in c), default=0)
-    return tokens // (latent.shape[-2] * latent.shape[-1])
-
-
 def without_gradient(text: Encoded) -> Encoded:
     """The same encoding, cut off from its graph."""
     extras = {key: value.detach() if isinstance(value, Tensor) else value for key, value in text.extras.items()}

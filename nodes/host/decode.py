@@ -1,4 +1,5 @@
-"""Latents to pictures without clamping, so that the gradient survives where a picture is too bright or too dark.
+"""Latents to pictures without clamping, so that the gradient survives where a picture is too bright or too dark; and
+back.
 
 Image VAEs decode each frame for itself (AnimateDiff, the demo model). Video VAEs (Wan, LTX-Video) compress time: latent
 0 is the first frame, and each later latent holds the next `factor` frames, which only come out right beside their
@@ -7,22 +8,24 @@ neighbours. Of these a short slice around the wanted frames is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
 from ...motionprompt_core.guidance.decoding import VideoDecoder
+from .checkpoints import checkpointed
+from .networks import decoder_blocks
 
-# Latents decoded before a wanted one; Frame Guidance (arXiv 2506.07177) decodes a frame from about four latents. One
-# after it as well where the decoder looks ahead.
+# Latents decoded before a wanted one; Frame Guidance (arXiv 2506.07177) decodes a frame from about four latents.
 LATENTS_BEFORE = 3
 
 
 class _Pictures:
-    """A ComfyUI VAE's decoder, differentiable and without the clamp.
+    """A ComfyUI VAE, differentiable and without the clamp.
 
     Args:
         vae: ComfyUI's VAE. model: the BaseModel whose latents are decoded.
@@ -43,6 +46,12 @@ class _Pictures:
         pictures = self.vae.first_stage_model.decode(raw).float()
         return (pictures * self.slope + self.offset).to(latents.device)
 
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Latents as the model sees them, of pictures nominally in [0, 1]."""
+        raw = self.vae.process_input(pictures).to(device=self.vae.device, dtype=self.vae.vae_dtype)
+        latents = self.vae.first_stage_model.encode(raw).float()
+        return self.model.process_latent_in(latents).to(pictures.device)
+
 
 class FrameDecoder:
     """Decodes single frames with an image VAE (or tiny autoencoder).
@@ -62,9 +71,36 @@ class FrameDecoder:
         """The model's latents as the guidance wants them, (F, C, h, w)."""
         return latents
 
+    def as_model(self, x0: Tensor) -> Tensor:
+        """The way back: `x0` (F, C, h, w) as the model has it."""
+        return x0
+
     def __call__(self, latents: Tensor) -> Tensor:
         """Frames (N, 3, H, W) of latents (N, C, h, w)."""
         return torch.cat([self.decode(part) for part in latents.split(1 if self.separately else len(latents))])
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Latents (N, C, h, w) of frames (N, 3, H, W), nominally in [0, 1]."""
+        return torch.cat([self.decode.encode(part) for part in frames.split(1 if self.separately else len(frames))])
+
+    def excerpt(self, x0: Tensor, frames: list[int]) -> tuple[Tensor, list[int]]:
+        """What to keep of `x0` (F, C, h, w) to `show` these frames later: some latents, and which of their frames."""
+        return x0[frames], list(range(len(frames)))
+
+    def show(self, x0: Tensor, frames: list[int]) -> Tensor:
+        """Pictures (N, H, W, 3) in [0, 1] of these frames, outside of sampling: the VAE is loaded for it."""
+        vae = self.decode.vae
+        return vae.decode(self.decode.model.process_latent_out(x0[frames]))
+
+    @contextmanager
+    def checkpointed(self, again: Callable[[], Any]) -> Iterator[None]:
+        """Within it the VAE's decoder is checkpointed, and decodes frames one after the other; see `checkpointed`."""
+        with checkpointed(decoder_blocks(self.decode.vae.first_stage_model), again):
+            self.separately = True
+            try:
+                yield
+            finally:
+                self.separately = False
 
     def memory(self, noise_shape: Any, frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding some frames."""
@@ -79,21 +115,24 @@ class SliceDecoder(VideoDecoder):
     video's first, so those frames differ from what the whole video shows; the wanted ones have context and hardly do.
 
     Args:
-        vae, model: as for `FrameDecoder`. appended: number of latents at the end that are no frames of the video
-            (LTX-Video's keyframes).
+        vae, model: as for `FrameDecoder`.
+        appended: number of latents at the end that are no frames of the video (LTX-Video's keyframes).
+        after: number of later latents that the decoder looks at.
     """
 
-    def __init__(self, vae: Any, model: Any, appended: int = 0):
+    def __init__(self, vae: Any, model: Any, appended: int = 0, after: int = 0):
         self.decode = _Pictures(vae, model)
         self.factor = vae.upscale_ratio[0](2) - 1
         self.appended = appended
-        # LTX-Video's decoder alone looks at later latents too, and says so.
-        causal = getattr(getattr(vae.first_stage_model, "decoder", None), "causal", True)
-        self.after = 0 if causal else 1
+        self.after = after
 
     def frames_first(self, latents: Tensor) -> Tensor:
         """The model's latents (1, C, T, h, w) as the guidance wants them, (T, C, h, w)."""
         return latents[0, :, : latents.shape[2] - self.appended].movedim(1, 0)
+
+    def as_model(self, x0: Tensor) -> Tensor:
+        """The way back: `x0` (T, C, h, w) as the model has it, without what is appended."""
+        return x0.movedim(0, 1)[None]
 
     def num_frames(self, num_latents: int) -> int:
         return (num_latents - 1) * self.factor + 1
@@ -114,10 +153,35 @@ class SliceDecoder(VideoDecoder):
         found: dict[int, Tensor] = {}
         for first, last in self.slices(len(x0), frames):
             with fixed_noise(self.decode.vae.device):
-                pictures = self.decode(x0[first : last + 1].movedim(0, 1)[None])[0]
+                pictures = self.decode(self.as_model(x0[first : last + 1]))[0]
             start = first * self.factor
             found |= {f: pictures[:, f - start] for f in frames if start <= f <= last * self.factor and f not in found}
         return torch.stack([found[frame] for frame in frames])
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Latents (T, C, h, w) of a whole video (F, 3, H, W), nominally in [0, 1]; F as `num_frames` of some T.
+
+        Raises:
+            ValueError: another number of frames, of which the VAE would leave some out.
+        """
+        if (len(frames) - 1) % self.factor:
+            raise ValueError(f"This video VAE encodes {self.factor} n + 1 frames, and the video has {len(frames)}.")
+        with fixed_noise(self.decode.vae.device):
+            return self.decode.encode(self.as_model(frames))[0].movedim(1, 0)
+
+    def excerpt(self, x0: Tensor, frames: list[int]) -> tuple[Tensor, list[int]]:
+        """What to keep to `show` these frames later: all of it, as frames need their neighbours."""
+        return x0, frames
+
+    def show(self, x0: Tensor, frames: list[int]) -> Tensor:
+        """Pictures (N, H, W, 3) in [0, 1] of these frames, outside of sampling: the VAE is loaded for it."""
+        comfy.model_management.load_model_gpu(self.decode.vae.patcher)
+        return self(x0, frames).clamp(0, 1).movedim(1, -1)
+
+    @contextmanager
+    def checkpointed(self, again: Callable[[], Any]) -> Iterator[None]:
+        """As it is: a video VAE's blocks hand on a cache of earlier frames, which running them again would upset."""
+        yield
 
     def memory(self, noise_shape: Any, frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding the slices of some frames."""
@@ -125,16 +189,6 @@ class SliceDecoder(VideoDecoder):
         latents = min(length, frames * (LATENTS_BEFORE + 1 + self.after))
         vae = self.decode.vae
         return latents * vae.memory_used_decode([batch, channels, 1, *size], vae.vae_dtype)
-
-
-def decoder_for(vae: Any, model: Any, latent: Tensor, appended: int = 0) -> FrameDecoder | SliceDecoder:
-    """The decoder for latents (F, C, h, w) or (1, C, T, h, w).
-
-    Raises:
-        ValueError: the VAE does not fit the model's latents.
-    """
-    check_vae(vae, model.latent_format, latent.ndim - 2)
-    return FrameDecoder(vae, model) if latent.ndim == 4 else SliceDecoder(vae, model, appended)
 
 
 def check_vae(vae: Any, latent_format: Any, dimensions: int) -> None:

@@ -9,28 +9,28 @@ from ...motionprompt_core.guidance.modes import cost_ratio
 from .checks import flows_of
 from .memory import gradient_memory
 
-# Decoding one frame pair forwards and backwards, in evaluations of one frame by SD1.5's UNet (counted at 512 px).
-_PAIR = {"AutoencoderKL": 9.2, "AutoencodingEngine": 9.2, "TAESD": 0.5}
+# A flow model's share of a pair, in evaluations of one frame by SD1.5's UNet.
 _FLOW = 0.3
 
 
 def cost_line(run: Any, num_steps: int) -> str:
     """One line about time, as a ratio to the plain video's, and about memory for gradients.
 
-    The operations are counted for SD1.5 with AnimateDiff; other models differ.
+    The operations are what the model's family says; unknown ones are taken for SD1.5 with AnimateDiff.
     """
-    settings, windows, shape = run.settings, run.windows, run.shape
+    settings, windows, family = run.settings, run.windows, run.family
     uncond = getattr(run.guider, "cfg", 1.0) != 1.0
-    decoder = type(run.patch.vae.first_stage_model).__name__
-    frames = shape[2] if len(shape) == 5 else shape[0]
+    frames = run.shape[family.time]
     flows = flows_of(run.patch.discriminator)
-    pair = _PAIR.get(decoder, 1.0) * (1 + flows) / 2 + _FLOW * flows
+    pair = family.pair_cost(run.patch.vae) * (1 + flows) / 2 + _FLOW * flows
     evaluated = frames  # by the denoiser; where windows overlap, more than there are
     if windows is not None:
         evaluated = windows.length * math.ceil((frames - windows.overlap) / max(1, windows.length - windows.overlap))
 
     def costs(checkpointed: bool) -> str:
-        ratio = cost_ratio(settings, num_steps, uncond, checkpointed, pair / evaluated, windows is not None)
+        ratio = cost_ratio(
+            settings, num_steps, uncond, checkpointed, pair / evaluated, windows is not None, family.costs
+        )
         memory = gradient_memory(run.guider.model_patcher, run, checkpointed)
         return f"about {ratio:.2f} times the time of the plain video and {memory / 2**30:.1f} GiB for gradients"
 

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -146,42 +146,6 @@ def gradient_options(model_options: dict[str, Any]) -> dict[str, Any]:
 def computes_in_half(model: Any) -> bool:
     """Whether a ComfyUI model (BaseModel) computes in fp16, where gradients may overflow."""
     return (model.manual_cast_dtype or model.get_dtype()) == torch.float16
-
-
-def early_layers(network: nn.Module) -> list[nn.Module]:
-    """The layers of a UNet's down-blocks, which mode "fast" takes as given; none for models of other kinds."""
-    own = getattr(network, "early_layers", None)
-    if own is not None:
-        return list(own())
-    return [layer for block in getattr(network, "input_blocks", ()) for layer in block.children()]
-
-
-class Windows(NamedTuple):
-    """Frames (or latents of a video model) are evaluated in windows of `length`, one after the other, which share
-    `overlap` with their neighbours; `dim` of the latents is time."""
-
-    length: int
-    overlap: int
-    dim: int
-
-
-def windows_of(model: Any, model_options: dict[str, Any], shape: Iterable[int]) -> Windows | None:
-    """The windows of AnimateDiff-Evolved or of ComfyUI itself for latents of this shape; None if all frames are
-    evaluated at once.
-
-    Args:
-        model: a ModelPatcher.
-    """
-    sizes = list(shape)
-    handler = model_options.get("context_handler")
-    if handler is not None and hasattr(handler, "context_length"):
-        found = Windows(handler.context_length, handler.context_overlap, handler.dim)
-        return found if sizes[found.dim] > found.length else None
-    options = getattr(model.get_attachment("ADE_params"), "context_options", None)
-    length = getattr(options, "context_length", None)
-    if options is None or not length or sizes[0] < length + (not options.use_on_equal_length):
-        return None
-    return Windows(length, options.context_overlap or 0, 0)
 
 
 def out_of_memory(error: BaseException) -> bool:

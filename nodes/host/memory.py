@@ -12,11 +12,6 @@ import torch
 
 from .checks import flows_of
 
-# Gradient against inference memory of ComfyUI's estimate, from SD1.5 with a motion module at 512 px and 16 frames:
-# 20.9 GiB
-# of saved activations, or about 3 GiB with checkpoints, where inference is said to take 2.6 GiB.
-SAVED = 8.0
-SAVED_CHECKPOINTED = 1.2
 KEY = "motionprompt"
 
 
@@ -25,7 +20,8 @@ def gradient_memory(model: Any, run: Any, checkpointed: bool) -> float:
     shape = list(run.shape)
     if checkpointed and run.windows is not None:
         shape[run.windows.dim] = run.windows.length
-    base = model.model.memory_required(shape) * (SAVED_CHECKPOINTED if checkpointed else SAVED)
+    factors = run.family.memory
+    base = model.model.memory_required(shape) * (factors.checkpointed if checkpointed else factors.saved)
     base += 0 if checkpointed else copied_weights(model)
     # A decoder keeps several times what it needs at a time; two frames of 512 px take 5.6 GiB in SD's.
     decode = 2.0 * run.decoder.memory(run.shape, (1 + flows_of(run.patch.discriminator)) * run.settings.pairs)

@@ -16,19 +16,18 @@ from ...motionprompt_core.guidance.optimise import GuidedModel
 from ...motionprompt_core.guidance.report import StepReport
 from ...motionprompt_core.guidance.schedule import StepTracker
 from ...motionprompt_core.guidance.tokens import LearnableTokens
-from .checkpoints import blocks, checkpointed, decoder_blocks, is_unet
+from .checkpoints import checkpointed
 from .checks import evaluates_once_off_schedule, flows_of
 from .conds import Conds, SwappableConds, without_gradient
 from .decode import FrameDecoder, SliceDecoder
+from .families import ModelFamily
 from .gradients import (
     check_interrupt,
     computes_in_half,
     differentiable,
-    early_layers,
     gradient_options,
     normal_tensors,
     out_of_memory,
-    windows_of,
 )
 from .memory import PeakMemory, gradient_memory
 from .models import modules_of
@@ -41,8 +40,7 @@ class GuidedRun:
 
     Args:
         patch: the MotionPromptPatch. guider: ComfyUI's guider. prompts: the learnable prompts among its conds.
-        suffixes: see `SwappableConds`. decoder: latents to pictures. shape: of the latents, whose batch is the frames
-            for models that keep them so.
+        suffixes: see `SwappableConds`. family: of the model. decoder: latents to pictures. shape: of the latents.
     """
 
     def __init__(
@@ -51,6 +49,7 @@ class GuidedRun:
         guider: Any,
         prompts: list[LearnablePrompt],
         suffixes: Mapping[Any, Any],
+        family: ModelFamily,
         decoder: FrameDecoder | SliceDecoder,
         shape: Iterable[int],
     ):
@@ -60,9 +59,10 @@ class GuidedRun:
         self.guider = guider
         self.prompts = prompts
         self.suffixes = suffixes
+        self.family = family
         self.decoder = decoder
         self.shape = list(shape)
-        self.windows = windows_of(guider.model_patcher, guider.model_options, self.shape)
+        self.windows = family.windows(guider.model_patcher, guider.model_options, self.shape)
         self.tracker = StepTracker([1.0, 0.0])
         self.short_of_memory = False
         self.progress: Progress | None = None
@@ -211,14 +211,12 @@ class GuidedRun:
     def _checkpoints(self, on: bool) -> Iterator[None]:
         with ExitStack() as stack:
             if on:
-                network, autoencoder = self.guider.inner_model.diffusion_model, self.patch.vae.first_stage_model
-                stack.enter_context(checkpointed(blocks(network), normal_tensors, in_place=not is_unet(network)))
+                network = self.guider.inner_model.diffusion_model
+                blocks = self.family.blocks(network)
+                stack.enter_context(checkpointed(blocks, normal_tensors, in_place=self.family.in_place))
                 if self.windows is not None:  # else the blocks of all windows are kept
                     stack.enter_context(checkpointed([network], normal_tensors, whole=True))
-                if isinstance(self.decoder, FrameDecoder):  # a video VAE's blocks hand on a cache that a rerun upsets
-                    stack.enter_context(checkpointed(decoder_blocks(autoencoder), normal_tensors))
-                    self.decoder.separately = True
-                    stack.callback(setattr, self.decoder, "separately", False)
+                stack.enter_context(self.decoder.checkpointed(normal_tensors))
             yield
 
     def _modules(self) -> list[nn.Module]:
@@ -253,7 +251,7 @@ class _Evaluation:
 
     def as_guided_model(self) -> GuidedModel:
         patch = self.run.patch
-        early = early_layers(self.run.guider.inner_model.diffusion_model)
+        early = self.run.family.early_layers(self.run.guider.inner_model.diffusion_model)
         return GuidedModel(
             encode=lambda rows: self.run.swap.with_text(self.run.encode(rows)),
             predict_x0=self.predict_x0,

@@ -23,10 +23,11 @@ from ...motionprompt_core.guidance.optimise import PromptOptimiser
 from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
-from .checks import check_discriminator, check_frames, check_sampler
-from .conds import Conds, appended_latents, find_prompts, plain_conds, resolved, suffixes
-from .decode import decoder_for, frame_size
+from .checks import check_discriminator, check_sampler
+from .conds import Conds, find_prompts, plain_conds, resolved, suffixes
+from .decode import frame_size
 from .estimate import cost_line
+from .families import family_of
 from .memory import reserved
 from .models import ManagedModel
 from .run import GuidedRun
@@ -117,13 +118,16 @@ class MotionPromptPatch:
         prompts = find_prompts(conds)
         found = suffixes(conds)
         check_sampler(sampler)
-        check_frames(noise)
         model = guider.model_patcher.model
-        decoder = decoder_for(self.vae, model, noise, appended_latents(conds, noise))
+        family = family_of(model)
+        family.check_latents(noise)
+        decoder = family.decoder(self.vae, model, noise, conds)
         self.flow.module.check_size(*frame_size(self.vae, noise))
         frames = count_frames(decoder, decoder.frames_first(noise))
         check_discriminator(self.flow, self.discriminator, frames, self.report)
-        return GuidedRun(self, guider, prompts, found, decoder, noise.shape)
+        if family.generic:
+            self.report.note(family.remark(model))
+        return GuidedRun(self, guider, prompts, found, family, decoder, noise.shape)
 
     def _tell_cost(self, run: GuidedRun) -> None:
         self.report.estimate = cost_line(run, self.report.num_steps)

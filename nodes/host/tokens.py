@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from comfy.clip_model import CLIPTextModel
 from comfy.sd1_clip import SDClipModel
-from comfy.text_encoders.t5 import T5
 from torch import Tensor
 
 from ...motionprompt_core.guidance.autograd import save_copies
+from .families import text_encoder_types
 
 # The key of a conditioning's dictionary that carries the learnable tokens; ComfyUI copies it along whatever is done
 # to it.
@@ -132,7 +131,7 @@ def _encoders(clip: Any, keys: Mapping[str, Any]) -> dict[str, SDClipModel]:
     found = {key: getattr(model, f"clip_{key}", getattr(model, key, None)) for key in keys}
     encoders: dict[str, Any] = {key: encoder for key, encoder in found.items() if isinstance(encoder, SDClipModel)}
     networks = [encoder.transformer for encoder in encoders.values()]
-    others = [type(network).__name__ for network in networks if not isinstance(network, CLIPTextModel | T5)]
+    others = [type(network).__name__ for network in networks if not isinstance(network, text_encoder_types())]
     if others or not encoders:
         names = ", ".join(others) or type(model).__name__
         raise ValueError(

@@ -24,7 +24,7 @@ from motionprompt_core.flow.rife import RifeFlow
 from motionprompt_core.guidance.autograd import constant_layers, save_copies
 from scripts.locate import animatediff
 
-ROOT = Path(__file__).resolve().parents[1]
+HOST = Path(__file__).resolve().parents[2] / "nodes" / "host"
 UNET = {
     "image_size": 32,
     "in_channels": 4,
@@ -87,7 +87,8 @@ class AnimateDiffShapes:
     def __init__(self, comfyui: Path, evolved: Path, motion: str = "v2", device: str = "meta"):
         _import_comfyui(comfyui)
         self.device = device
-        self._checkpoints = _module("motionprompt_checkpoints", ROOT / "nodes" / "host" / "checkpoints.py")
+        self._checkpoints = _module("motionprompt_checkpoints", HOST / "checkpoints.py")
+        self._networks = _module("motionprompt_networks", HOST / "networks.py")
         attention = importlib.import_module("comfy.ldm.modules.attention")
         self._options = {"optimized_attention_override": lambda f, *a, **k: attention.attention_pytorch(*a, **k)}
         operations = importlib.import_module("comfy.ops").disable_weight_init
@@ -134,7 +135,7 @@ class AnimateDiffShapes:
         """The UNet's output for all frames, (frames, 4, h, w); `conds` prompts are evaluated in one batch. More frames
         than the motion model has places for go in windows of 16 that share 4, as AnimateDiff-Evolved's do."""
         early = [layer for block in self.unet.input_blocks for layer in block.children()] if late else ()
-        found = self._checkpoints.blocks(self.unet) if checkpointed else ()
+        found = self._networks.unet_layers(self.unet) if checkpointed else ()
         with self._checkpoints.checkpointed(found, nullcontext), constant_layers(early):
             if frames <= MOTION["v2"][0]:
                 return self._window(frames, size, cond, conds)
@@ -147,7 +148,7 @@ class AnimateDiffShapes:
             return out
 
     def _blocks_checkpointed(self) -> Any:
-        return self._checkpoints.checkpointed(self._checkpoints.blocks(self.unet), nullcontext)
+        return self._checkpoints.checkpointed(self._networks.unet_layers(self.unet), nullcontext)
 
     def _window(self, frames: int, size: int, cond: Tensor, conds: int) -> Tensor:
         self.motion.set_video_length(frames, frames)
@@ -160,7 +161,7 @@ class AnimateDiffShapes:
     def decode(self, latents: Tensor, decoder: str, checkpointed: bool = False) -> Tensor:
         """Pictures (N, 3, H, W) by the VAE, "vae", or a tiny autoencoder, "taesd"."""
         network = {"vae": self.vae, "taesd": self.tiny}[decoder]
-        found = self._checkpoints.decoder_blocks(network) if checkpointed else ()
+        found = self._networks.decoder_blocks(network) if checkpointed else ()
         parts = latents.to(self.dtype).split(1 if checkpointed else len(latents))
         with self._checkpoints.checkpointed(found, nullcontext):
             return torch.cat([network.decode(part) for part in parts]).float()

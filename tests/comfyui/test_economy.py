@@ -146,7 +146,7 @@ def test_without_windows_memory_grows_with_the_frames(tiny_ade):
 
 
 def test_checkpoints_of_decoders_leave_the_pictures_and_save_memory(tiny):
-    checkpoints = tiny.comfy.module("nodes.host.checkpoints")
+    checkpoints, networks = (tiny.comfy.module(f"nodes.host.{name}") for name in ("checkpoints", "networks"))
     measure = tiny.comfy.module("research.cost.measure").measure
     models = sys.modules[f"{tiny.comfy.node('TinyVideoModel').__module__}.models"]
     with torch.inference_mode(False):
@@ -154,7 +154,7 @@ def test_checkpoints_of_decoders_leave_the_pictures_and_save_memory(tiny):
             network = vae.first_stage_model.requires_grad_(False)
             latents = torch.randn(1, 4, 16, 16, requires_grad=True)
             found, kept = [], []
-            for blocks in ([], list(checkpoints.decoder_blocks(network))):
+            for blocks in ([], list(networks.decoder_blocks(network))):
                 with checkpoints.checkpointed(blocks, torch.enable_grad):
                     frames, cost = measure(lambda network=network, latents=latents: network.decode(latents))
                     found.append(torch.autograd.grad(frames.square().sum(), latents)[0])

@@ -36,11 +36,13 @@ def test_a_video_too_short_for_a_discriminator_of_several_flows(tiny):
 
 
 def test_latents_of_another_kind_of_model(tiny):
-    check = tiny.comfy.module("nodes.host.checks").check_frames
-    with pytest.raises(ValueError, match=r"\(1, 1, 999\).*frames as a batch.*sound"):
-        check(torch.zeros(1, 1, 999))
-    with pytest.raises(ValueError, match="nested.*frames as a batch"):
-        check(SimpleNamespace(is_nested=True, shape=None))
+    families = tiny.comfy.module("nodes.host.families")
+    for family, expected in (("frames", "frames as a batch"), ("wan", "a video")):
+        [check] = [found.check_latents for found in families.available_families() if found.name == family]
+        with pytest.raises(ValueError, match=rf"\(1, 1, 999\).*{expected}.*sound"):
+            check(torch.zeros(1, 1, 999))
+        with pytest.raises(ValueError, match=f"nested.*{expected}"):
+            check(SimpleNamespace(is_nested=True, shape=None))
 
 
 def test_a_video_vae_that_does_not_say_which_latent_holds_which_frame(tiny):

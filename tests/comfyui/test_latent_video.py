@@ -49,8 +49,8 @@ def test_in_a_stock_sampler_the_conditioning_is_the_prompt_with_the_init_words(v
 
 @pytest.fixture
 def decoder(video):
-    module = video.comfy.module("nodes.host.decode")
-    return module.decoder_for(video.vae, video.model.model, video.latent()["samples"])
+    family = video.comfy.module("nodes.host.families").family_of(video.model.model)
+    return family.decoder(video.vae, video.model.model, video.latent()["samples"])
 
 
 def test_a_few_latents_show_each_frame_as_the_whole_video_does(video, decoder):
@@ -123,7 +123,7 @@ def test_what_cannot_work_is_said(video, tiny):
     several = {"samples": video.latent()["samples"].repeat(2, 1, 1, 1, 1)}
     refused(video, "2 videos.*batch_size", latent_image=several)
     refused(video, "single pictures.*video VAE", vae=tiny.vae)
-    flow = tiny.comfy.module("motionprompt_core.flow")
+    flow = tiny.comfy.module("motionprompt_core.flow.raft")
     raft = tiny.comfy.module("nodes.host.models").ManagedModel(flow.RaftFlow("raft_small"))
     refused(video, "raft_small.*64x64 px.*128x128", flow_model=raft)
 

@@ -1,0 +1,29 @@
+"""The demo's text-to-video model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from ..demo_model import DemoUNet
+from .base import register_family
+from .layouts import FramesFamily
+
+
+@register_family
+class Demo(FramesFamily):
+    name = "demo"
+    title = "the demo model"
+
+    def matches(self, model: Any) -> bool:
+        return isinstance(model.diffusion_model, DemoUNet)
+
+    def blocks(self, network: nn.Module) -> Iterable[nn.Module]:
+        """None: it is so small that nothing is saved."""
+        return []
+
+    def early_layers(self, network: Any) -> list[nn.Module]:
+        """The down-blocks."""
+        return [network.unet.down0, network.unet.down1, network.unet.down2]

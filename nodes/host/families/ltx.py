@@ -1,0 +1,30 @@
+"""LTX-Video: a transformer, a video VAE of 8 frames a latent that looks ahead, a T5 text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.model_base
+from torch import Tensor
+
+from .base import register_family
+from .layouts import LatentVideoFamily
+
+
+@register_family
+class LTXVideo(LatentVideoFamily):
+    name = "ltx"
+    title = "LTX-Video"
+
+    def matches(self, model: Any) -> bool:
+        return isinstance(model, comfy.model_base.LTXV)
+
+    def latents_after(self, vae: Any) -> int:
+        """One, unless the decoder says that it is causal; tiny autoencoders, which say nothing, are."""
+        return 0 if getattr(getattr(vae.first_stage_model, "decoder", None), "causal", True) else 1
+
+    def appended(self, conds: Mapping[str, list[dict[str, Any]]], latents: Tensor) -> int:
+        """The keyframes to go by (LTX-Video's guides)."""
+        tokens = max((c["keyframe_idxs"].shape[2] for k in conds for c in conds[k] if "keyframe_idxs" in c), default=0)
+        return tokens // (latents.shape[-2] * latents.shape[-1])
