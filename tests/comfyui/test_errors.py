@@ -89,7 +89,7 @@ def test_a_negative_window(tiny):
 
 
 def test_frames_too_small_for_the_flow_model(tiny):
-    flow = tiny.comfy.module("motionprompt_core.flow")
+    flow = tiny.comfy.module("motionprompt_core.flow.raft")
     raft = tiny.comfy.module("nodes.host.models").ManagedModel(flow.RaftFlow("raft_small"))
     refused(tiny, "raft_small.*64x64 px.*128x128", flow_model=raft)
 
