@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from .comfy_server import comfyui_version
 from .locate import comfyuis, oldest_and_newest
@@ -31,11 +31,12 @@ class Part:
     """A pytest process of its own.
 
     Attributes:
-        name: what the summary calls it. expression: pytest's -m. comfyui: the one that it imports.
+        name: what the summary calls it. arguments: pytest's. comfyui: the one that it imports.
+        seconds: how long it took, once it has ended.
     """
 
     name: str
-    expression: str
+    arguments: list[str]
     comfyui: Path | None = None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     started: float = 0.0
@@ -45,17 +46,29 @@ class Part:
     def log(self) -> Path:
         return LOGS / f"{self.name.replace(' ', '-')}.log"
 
-    def start(self, log: IO[bytes]) -> None:
+    def start(self) -> None:
         env = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // JOBS))}
         if self.comfyui is not None:
             env["MOTIONPROMPT_INPROCESS"] = str(self.comfyui)
-        command = [sys.executable, "-m", "pytest", "-m", self.expression, "-o", f"cache_dir={LOGS / self.log.stem}"]
+        command = [sys.executable, "-m", "pytest", "-o", f"cache_dir={LOGS / self.log.stem}", *self.arguments]
         self.started = time.monotonic()
-        self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+    @property
+    def code(self) -> int | None:
+        """pytest's exit code; None before the end."""
+        return self.process.poll() if self.process is not None else None
+
+    def stop(self) -> None:
+        """Ends it as Ctrl+C would, so that it ends its servers."""
+        if self.process is not None and self.code is None:
+            self.process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
+            self.process.wait(60)
 
     def ended(self) -> bool:
         """Whether it has; notes how long it took when it is first seen to have."""
-        if self.process is None or self.process.poll() is None:
+        if self.code is None:
             return False
         self.seconds = self.seconds or time.monotonic() - self.started
         return True
@@ -76,26 +89,26 @@ class Part:
 
 def parts() -> list[Part]:
     """All of them, the longest first, so that none is left alone at the end."""
-    ends = oldest_and_newest(comfyuis())
-    found = [Part("live servers", "comfyui and not inprocess")]
-    for path in comfyuis():
-        chosen = "inprocess" if path in ends else "inprocess and every_version"
-        found.append(Part(f"in ComfyUI {comfyui_version(path)}", chosen, path))
-    found.sort(key=lambda part: part.expression == "inprocess and every_version")
-    return [*found, Part("without ComfyUI", "not comfyui")]
+    paths = comfyuis()
+    ends = oldest_and_newest(paths)
+    between = [path for path in paths if path not in ends]
+    return [
+        Part("with live servers", ["-m", "comfyui and not inprocess"]),
+        *(Part(f"in ComfyUI {comfyui_version(path)}", ["-m", "inprocess"], path) for path in ends),
+        Part("without ComfyUI", ["-m", "not comfyui and not inprocess"]),
+        *(Part(f"in ComfyUI {comfyui_version(path)}", ["-m", "inprocess and every_version"], path) for path in between),
+    ]
 
 
 def run(waiting: list[Part]) -> None:
     """Runs them, `JOBS` at a time, and shows what each printed when it has ended."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    running: list[Part] = []
-    news = time.monotonic()
+    waiting, running, news = list(waiting), [], time.monotonic()
     try:
         while waiting or running:
             while waiting and len(running) < JOBS:
                 running.append(part := waiting.pop(0))
-                with part.log.open("wb") as log:
-                    part.start(log)
+                part.start()
                 print(f"started: tests {part.name}", flush=True)
             time.sleep(0.5)
             for part in [part for part in running if part.ended()]:
@@ -106,23 +119,26 @@ def run(waiting: list[Part]) -> None:
                 print("; ".join(f"{part.name}: {part.progress()}" for part in running), flush=True)
     finally:
         for part in running:
-            if part.process is not None:
-                part.process.terminate()
+            part.stop()
+
+
+def summary(found: list[Part], seconds: float) -> int:
+    """Prints how each part ended and, as pytest does, how many tests passed; returns the exit code."""
+    print("\n######## all tests")
+    total: Counter[str] = Counter()
+    for part in found:
+        total += part.counts()
+        state = "passed" if part.code == 0 else f"FAILED (exit code {part.code})"
+        print(f"{part.name:24}{state:24}{part.seconds / 60:6.1f} min")
+    counted = [f"{total[word]} {word}" for word in ("failed", "passed", *sorted({*total} - {"failed", "passed"}))]
+    print(f"{', '.join(line for line in counted if not line.startswith('0 '))} in {seconds:.2f}s")
+    return int(any(part.code != 0 for part in found))
 
 
 def main() -> int:
     found, start = parts(), time.monotonic()
-    run(list(found))
-    total: Counter[str] = Counter()
-    print("\n######## all tests")
-    for part in found:
-        total += part.counts()
-        code = part.process.returncode if part.process else 1
-        state = "passed" if code == 0 else f"FAILED (exit code {code})"
-        print(f"{part.name:24}{state:24}{part.seconds / 60:6.1f} min")
-    words = sorted(total, key=lambda word: (word != "failed", word != "passed", word))
-    print(", ".join(f"{total[word]} {word}" for word in words), f"in {time.monotonic() - start:.0f}s")
-    return int(any(part.process is None or part.process.returncode != 0 for part in found))
+    run(found)
+    return summary(found, time.monotonic() - start)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
-
-from scripts.comfy_server import ComfyInterrupted
 
 
 @contextmanager
@@ -110,67 +106,3 @@ def test_a_failed_run_leaves_nothing(tiny):
         assert report.state == "failed"
         assert "out of luck" in report.summary()
         assert torch.equal(tiny.stock(), before)
-
-
-def demo_graph(guided: bool) -> dict[str, Any]:
-    """A prompt in API format: four frames of the demo model, by MotionPrompt KSampler or by the stock one."""
-    inputs: dict[str, Any] = {
-        "model": ["demo", 0],
-        "seed": 5,
-        "steps": 8,
-        "cfg": 4.0,
-        "sampler_name": "euler",
-        "scheduler": "normal",
-        "positive": ["positive", 0],
-        "negative": ["negative", 0],
-        "latent_image": ["latent", 0],
-        "denoise": 1.0,
-    }
-    nodes: dict[str, Any] = {
-        "demo": ("MotionPromptLoadDemoVideoModel", {}),
-        "positive": ("CLIPTextEncode", {"clip": ["demo", 1], "text": "a red star moving left on grass"}),
-        "negative": ("CLIPTextEncode", {"clip": ["demo", 1], "text": ""}),
-        "latent": ("EmptyLatentImage", {"width": 128, "height": 128, "batch_size": 4}),
-        "sampler": ("KSampler", inputs),
-        "decode": ("VAEDecode", {"samples": ["sampler", 0], "vae": ["demo", 2]}),
-        "save": ("SaveImage", {"images": ["decode", 0], "filename_prefix": "cancel/frame"}),
-    }
-    if guided:
-        learnable = {"token_count": 1, "init_words": "smooth", "placement": "end"}
-        nodes["positive"] = ("MotionPromptConditioning", {**nodes["positive"][1], **learnable})
-        nodes["flow"] = ("MotionPromptLoadOpticalFlow", {"name": "gradient", "download": False})
-        inputs |= {
-            "vae": ["demo", 2],
-            "flow_model": ["flow", 0],
-            "strength": 1.0,
-            "iterations": 10,
-            "window_start": 0.0,
-            "window_end": 1.0,
-            "learning_rate": 0.01,
-            "lambda_disc": 0.0,
-            "lambda_tv": 0.1,
-            "lambda_reg": 0.1,
-        }
-        nodes["sampler"] = ("MotionPromptKSampler", inputs)
-    return {name: {"class_type": kind, "inputs": values} for name, (kind, values) in nodes.items()}
-
-
-def test_the_cancel_button_of_a_live_server(comfy_server):
-    def stock_frames() -> list[bytes]:
-        comfy_server.free()  # nothing comes from the cache
-        return [path.read_bytes() for path in comfy_server.queue(demo_graph(guided=False)).files("save")]
-
-    before = stock_frames()
-    sampling = threading.Event()
-
-    def watch(name: str, data: dict[str, Any]) -> None:
-        if name == "progress" and data.get("node") == "sampler":
-            sampling.set()
-
-    with comfy_server.watch(on_event=watch):
-        running = comfy_server.submit(demo_graph(guided=True))
-        assert sampling.wait(120)
-        comfy_server.interrupt()
-        with pytest.raises(ComfyInterrupted, match="MotionPromptKSampler"):
-            comfy_server.wait(running)
-    assert stock_frames() == before

@@ -11,15 +11,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageSequence
 
 from motionprompt_core.demo.render_clips import render_clips
+from motionprompt_core.demo.world import random_clip, render
 from scripts.make_workflows import WRITERS, build
 from scripts.workflow import WorkflowError, default_value, find_nodes, load_workflow, set_inputs, ui_to_api
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
 NEEDS_ADE = {path.stem for path in WORKFLOWS if path.stem.startswith("animatediff_")}
 OLD = Path(__file__).parent / "old"
+GREEN_STAR = {"shape": "star", "colour": "green", "ground": "snow", "direction": "left"}  # what quickstart asks for
 
 
 def load(repo_root: Path, name: str):
@@ -43,6 +46,18 @@ def test_every_workflow_has_a_thumbnail_a_note_and_origins(path):
         assert node["type"] == "MarkdownNote" or {"cnr_id", "ver"} <= set(node["properties"]), node["type"]
 
 
+def frames_of(path: Path) -> np.ndarray:
+    """An animated WebP as (frames, height, width, 3) in [0, 1]."""
+    with Image.open(path) as video:
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(video)]
+    return np.stack(frames).astype(np.float32) / 255
+
+
+def colours(video: np.ndarray) -> np.ndarray:
+    """Which colours there are, wherever they are: each channel's values in order."""
+    return np.quantile(video.reshape(-1, 3), np.linspace(0, 1, 101), axis=0)
+
+
 @pytest.mark.every_version
 def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "quickstart"), comfy_server.object_info())
@@ -62,6 +77,9 @@ def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
         with Image.open(videos[name]) as video:
             assert (video.n_frames, video.width, video.height) == (16, width, 128)
     assert videos["plain"].read_bytes() != videos["motionprompt"].read_bytes()
+    world = render(random_clip(torch.Generator().manual_seed(0), 0.0, **GREEN_STAR))[0].movedim(1, -1).numpy()
+    for name in ("plain", "motionprompt"):
+        assert np.square(colours(frames_of(videos[name])) - colours(world)).mean() < 0.01, "0.02 where undone"
     assert prompt[sampler]["inputs"]["seed"] == prompt[find_nodes(prompt, "KSampler")[0]]["inputs"]["seed"]
 
 
