@@ -12,7 +12,7 @@ from .host.folders import register
 from .loaders import LoadFlowDiscriminator, LoadOpticalFlowModel
 from .metrics import TemporalMetrics
 from .report import MotionPromptReport
-from .sampler import ApplyMotionPrompt, MotionPromptKSampler
+from .sampler import ApplyMotionPrompt, MotionPromptKSampler, MotionPromptSettings
 from .training import SaveFlowDiscriminator, TrainFlowDiscriminator
 
 NODES: list[type[io.ComfyNode]] = [
@@ -22,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     MotionPromptCLIP,
     MotionPromptKSampler,
     ApplyMotionPrompt,
+    MotionPromptSettings,
     MotionPromptReport,
     LoadDemoVideoModel,
     ClipSeeds,

@@ -99,8 +99,8 @@ class CaptureFlowEstimates(io.ComfyNode):
                     "captured.",
                 ),
                 slider(
-                    "window_start",
-                    _GUIDED.window_start,
+                    "start",
+                    _GUIDED.start,
                     0.0,
                     1.0,
                     0.01,
@@ -108,8 +108,8 @@ class CaptureFlowEstimates(io.ComfyNode):
                     round=0.001,
                 ),
                 slider(
-                    "window_end",
-                    _GUIDED.window_end,
+                    "stop",
+                    _GUIDED.stop,
                     0.0,
                     1.0,
                     0.01,
@@ -143,22 +143,21 @@ class CaptureFlowEstimates(io.ComfyNode):
         vae: Any,
         flow_model: ManagedModel,
         name: str,
-        window_start: float,
-        window_end: float,
+        start: float,
+        stop: float,
         pairs: int,
         max_gap: int,
     ) -> io.NodeOutput:
-        if window_start >= window_end:
+        if start >= stop:
             raise ValueError(
-                f"Capture Flow Estimates: window_start {window_start:g} is not below window_end {window_end:g}, so no "
-                "step would be looked at."
+                f"Capture Flow Estimates: start {start:g} is not below stop {stop:g}, so no step would be looked at."
             )
         capture = FlowCapture(
             vae,
             flow_model,
             training.capture_folder(name),
-            window_start,
-            window_end,
+            start,
+            stop,
             pairs,
             tuple(range(1, max_gap + 1)),
             ClipSettings().grid,

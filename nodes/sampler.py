@@ -1,4 +1,4 @@
-"""MotionPrompt KSampler, Apply MotionPrompt."""
+"""MotionPrompt KSampler, Apply MotionPrompt, MotionPrompt Settings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from ..motionprompt_core.guidance.report import GuidanceReport
 from .host import ksampler
 from .host.sampling import MotionPromptPatch
-from .host.schema import ReportType, make, schema
+from .host.schema import ReportType, SettingsType, make, schema
 from .host.status import node_view
-from .options import advanced, model_inputs, settings_from, sliders
+from .options import check_settings, guidance_inputs, model_inputs, moved, settings_from, settings_inputs
 
 
 class MotionPromptKSampler(io.ComfyNode):
@@ -21,8 +21,7 @@ class MotionPromptKSampler(io.ComfyNode):
             node_id="MotionPromptKSampler",
             display_name="MotionPrompt KSampler",
             description="KSampler for video models that improves the motion while it samples: at the early steps it "
-            "looks "
-            "at the motion between frames and adjusts the learnable tokens of the prompt until it looks real.",
+            "looks at the motion between frames and adjusts the learnable tokens of the prompt until it looks real.",
             search_aliases=["motionprompt", "ksampler", "temporal consistency", "flicker"],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -77,8 +76,7 @@ class MotionPromptKSampler(io.ComfyNode):
                     tooltip="Less than 1 keeps the structure of the given frames.",
                 ),
                 *model_inputs(),
-                *sliders(),
-                *advanced(),
+                *guidance_inputs(),
             ],
             outputs=[
                 make(io.Latent.Output, display_name="latent", tooltip="The denoised frames."),
@@ -103,12 +101,15 @@ class MotionPromptKSampler(io.ComfyNode):
         denoise: float,
         vae: Any,
         flow_model: Any,
+        preset: str,
         discriminator: Any = None,
-        **widgets: Any,
+        settings: Any = None,
+        **sliders: Any,
     ) -> io.NodeOutput:
         report = GuidanceReport()
         view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
-        patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report, view)
+        chosen = settings_from(preset, settings, sliders)
+        patch = MotionPromptPatch(chosen, vae, flow_model, discriminator, report, view)
         latent = ksampler.sample(
             patch.attach(model), seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise
         )
@@ -128,8 +129,7 @@ class ApplyMotionPrompt(io.ComfyNode):
             inputs=[
                 make(io.Model.Input, "model", tooltip="The video model; before or after AnimateDiff-Evolved's nodes."),
                 *model_inputs(),
-                *sliders(),
-                *advanced(),
+                *guidance_inputs(),
             ],
             outputs=[
                 make(
@@ -148,8 +148,44 @@ class ApplyMotionPrompt(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, vae: Any, flow_model: Any, discriminator: Any = None, **widgets: Any) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        vae: Any,
+        flow_model: Any,
+        preset: str,
+        discriminator: Any = None,
+        settings: Any = None,
+        **sliders: Any,
+    ) -> io.NodeOutput:
         report = GuidanceReport()
         view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
-        patch = MotionPromptPatch(settings_from(widgets), vae, flow_model, discriminator, report, view)
+        chosen = settings_from(preset, settings, sliders)
+        patch = MotionPromptPatch(chosen, vae, flow_model, discriminator, report, view)
         return io.NodeOutput(patch.attach(model), report)
+
+
+class MotionPromptSettings(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="MotionPromptSettings",
+            display_name="MotionPrompt Settings",
+            description="The settings of the guidance that are not on MotionPrompt KSampler and Apply MotionPrompt. "
+            "What is moved here counts in place of the preset's value; the rest stays as the preset has it.",
+            search_aliases=["motionprompt", "advanced", "options"],
+            inputs=settings_inputs(),
+            outputs=[
+                make(
+                    SettingsType.Output,
+                    display_name="settings",
+                    tooltip="For the input settings of MotionPrompt KSampler or Apply MotionPrompt.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, **widgets: Any) -> io.NodeOutput:
+        values = moved(widgets)
+        check_settings(values)
+        return io.NodeOutput(values)

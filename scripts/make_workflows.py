@@ -56,7 +56,6 @@ DISCRIMINATOR, GENERAL = (
 PROMPT = "a corgi running along the beach, waves in the background, golden hour, photo"
 NEGATIVE = "worst quality, low quality, watermark, text"
 SAMPLING = {"seed": 42, "steps": 25, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal"}
-GUIDANCE = {"lambda_tv": 0.1}
 
 
 def animatediff_motionprompt(graph: Graph) -> None:
@@ -78,7 +77,7 @@ def animatediff_long_video(graph: Graph) -> None:
         model = _evolved(graph, parts, context_options=context[0])
         positive, negative = _prompts(graph, parts)
         latent = _frames(graph, 48)
-    latent = _sample(graph, parts, model, positive, negative, latent, max_gap=4)
+    latent = _sample(graph, parts, model, positive, negative, latent, settings={"max_gap": 4})
     _look(graph, parts, latent, "long_video")
 
 
@@ -165,7 +164,7 @@ def compare_settings(graph: Graph) -> None:
             for side, value in (("Middle", 0.5), ("Right", 1.5))
         ]
         down = [
-            graph.add("PrimitiveInt", f"{side} row: iterations", value=value, green=True)
+            graph.add("MotionPromptSettings", f"{side} row: iterations", iterations=value, green=True)
             for side, value in (("Upper", 1), ("Lower", 4))
         ]
     shared = {"negative": negative[0], "latent_image": latent[0], "model": model[0], **demo["sampling"]}
@@ -186,10 +185,10 @@ def compare_settings(graph: Graph) -> None:
                             **guided,
                             "positive": positive[0],
                             "strength": strength[0],
-                            "iterations": steps[0],
+                            "settings": settings[0],
                         },
                     )
-                    for row, steps in zip(("upper", "lower"), down, strict=True)
+                    for row, settings in zip(("upper", "lower"), down, strict=True)
                 ]
             )
     with graph.column("Look", 300):
@@ -286,9 +285,12 @@ def _sample(
     positive: Output,
     negative: Output,
     latent: Output,
+    settings: Mapping[str, Any] | None = None,
     **changed: Any,
 ) -> Output:
     with graph.column("Sampling", 330):
+        if settings:
+            changed["settings"] = graph.add("MotionPromptSettings", green=True, **settings)[0]
         sampler = graph.add(
             "MotionPromptKSampler",
             green=True,
@@ -299,7 +301,7 @@ def _sample(
             vae=parts["checkpoint"]["VAE"],
             flow_model=parts["flow"][0],
             discriminator=parts["judge"][0],
-            **{**SAMPLING, **GUIDANCE, **changed},
+            **{**SAMPLING, **changed},
         )
     parts["report"] = sampler[1]
     return sampler[0]

@@ -15,11 +15,14 @@ and tearing from real footage, not AnimateDiff, and is **for research only** (it
 One of your own may be better: workflow *train_discriminator*. Without any, smoothness (*lambda_tv*) guides alone."""
 
 _STRENGTH = "- **strength**: how hard the motion is pushed; 0 is exactly the video of the plain prompt"
+_STOP = "- **stop**: how long guidance lasts; all the way left it is the preset's, 0.3; later steps change detail"
 _SLIDERS = f"""**The three sliders that matter** (green node)
 
 {_STRENGTH}
-- **lambda_tv**: smoothness; too much stills the video
-- **window_end**: how long guidance lasts; later steps change detail rather than motion"""
+{_STOP}
+- **preserve_motion**: raise it if guided videos move too little
+
+The rest is the preset's; *MotionPrompt Settings* changes single numbers of it."""
 
 _COST = """Guided steps cost several plain ones in time, and memory for a backward pass: *checkpointing* keeps that \
 down."""
@@ -38,9 +41,9 @@ Latent Image*; time and memory for a guided step grow with it.""",
     f"""**The three sliders that matter** (green node)
 
 {_STRENGTH}
-- **lambda_tv**: smoothness; too much stills the video
-- **max_gap** (advanced): the greatest distance between two frames that are compared. Here it is the overlap of the \
-windows, 4: frames far apart have no motion in common. 1 compares neighbours only""",
+{_STOP}
+- **max_gap** of *MotionPrompt Settings*: the greatest distance between two frames that are compared. Here it is the \
+overlap of the windows, 4: frames far apart have no motion in common. 1 compares neighbours only""",
     _DISCRIMINATOR,
     _COST,
 )
@@ -55,7 +58,7 @@ what they leave open, such as textures that crawl. The learnable tokens pass thr
     f"""**The three sliders that matter**
 
 {_STRENGTH}
-- **lambda_tv**: smoothness; too much stills the video
+{_STOP}
 - **strength** of *Apply ControlNet*: how closely the outlines are kept; at 1 they leave guidance little to move""",
     _DISCRIMINATOR,
     _COST,
@@ -69,14 +72,14 @@ Each pass is guided afresh, with new tokens; the report has both.""",
 
 {_STRENGTH}
 - **iterations** of *FreeInit Iteration Options*: passes; 1 is without FreeInit
-- **window_end**: how long guidance lasts in each pass""",
+- **stop**: how long guidance lasts in each pass; all the way left it is the preset's, 0.3""",
     _DISCRIMINATOR,
     _COST,
 )
 
 LIGHTNING = _note(
     "Eight steps with AnimateDiff-Lightning",
-    """The window is a share of the steps, so it scales: of these 8 steps the defaults guide the second and the third; \
+    """The window is a share of the steps, so it scales: of these 8 steps the preset guides the second and the third; \
 of 4 steps the second. **cfg is 1**, as distilled models need: the negative prompt counts for nothing.
 
 An LCM motion model works the same way: sampler *lcm*, scheduler *sgm_uniform*, cfg 1 to 2, and beta schedule *lcm* \
@@ -84,8 +87,8 @@ in *Use Evolved Sampling*.""",
     f"""**The three sliders that matter** (green node)
 
 {_STRENGTH}
-- **iterations**: with few guided steps, raise these rather than the window
-- **window_end**: 0.4 guides one step more; after that the picture is settled""",
+- **iterations** of *MotionPrompt Settings*: with few guided steps, raise these rather than the window
+- **stop**: 0.4 guides one step more; after that the picture is settled""",
     _DISCRIMINATOR,
     motion="*animatediff_lightning_8step_comfyui.safetensors* (or the one for 4 steps: set *steps* to 4)",
 )
@@ -93,11 +96,11 @@ in *Use Evolved Sampling*.""",
 COMPARE = """# What does a slider do?
 
 Press **Run**. The same seed and prompt are sampled five times with the demo model: once plain, and with two values of \
-one slider (columns) times two of another (rows). Change the four green numbers below, press Run again: only what \
+one slider (columns) times two of another (rows). Change the green numbers below, press Run again: only what \
 changed is computed anew.
 
 To compare other sliders: drag the number's link to another input of the four samplers. The three sliders that matter \
-most are **strength**, **iterations** and **window_end**.
+most are **strength**, **stop** and **preserve_motion**; the rest is on *MotionPrompt Settings*.
 
 Nothing to download."""
 

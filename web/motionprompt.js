@@ -1,5 +1,5 @@
 // Draws the loss curve on the node while it samples, and the report's lines; everything works without that, it only
-// listens. And opens workflows from before there were modes with the mode that they were made with.
+// listens.
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 
@@ -76,19 +76,6 @@ function keepLines(node) {
   }
 }
 
-// A saved node has the values of the widgets it had; those that it gained get their defaults, which for the mode is not
-// what the node did then.
-function keepMode(node) {
-  const { onConfigure } = node
-  node.onConfigure = function (saved, ...rest) {
-    onConfigure?.call(this, saved, ...rest)
-    const at = this.widgets?.findIndex((widget) => widget.name === "mode") ?? -1
-    if (at >= 0 && Array.isArray(saved.widgets_values) && saved.widgets_values.length <= at) {
-      this.widgets[at].value = "exact"
-    }
-  }
-}
-
 app.registerExtension({
   name: "MotionPrompt.LossCurve",
   setup() {
@@ -103,7 +90,6 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === REPORT) keepLines(node)
     if (!NODES.includes(node.comfyClass)) return
-    keepMode(node)
     const before = node.onDrawForeground
     node.onDrawForeground = function (ctx, ...rest) {
       before?.call(this, ctx, ...rest)

@@ -35,8 +35,7 @@ class Economy:
 
     Attributes:
         pooled: one evaluation per step, with the pairs of all K iterations, and one larger move: sqrt(K) times the
-            learning rate, as moves by different pairs partly cancel (K times if `resample_pairs` is off). K then
-            hardly costs anything.
+            learning rate, as moves by different pairs partly cancel. K then hardly costs anything.
         late: no gradient through the denoiser's early layers (a UNet's down-blocks), which keep what they make of
             the prompt. A biased gradient.
         one_by_one: decode and judge one pair after the other, also where `pairs` asks for several at once.

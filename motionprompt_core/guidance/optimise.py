@@ -131,7 +131,7 @@ def motion_loss(
         disc = adversarial_loss(logits, form=settings.adversarial)
         total = total + settings.lambda_disc * disc
     if settings.lambda_tv > 0:
-        tv = total_variation(flow, reduction=settings.tv_reduction)
+        tv = total_variation(flow)
         total = total + settings.lambda_tv * tv
     floor = detail = None
     if unguided is not None:
@@ -167,7 +167,6 @@ class PromptOptimiser:
         self.generator = torch.Generator("cpu").manual_seed((seed ^ 0x6D6F74696F6E) & 0x7FFFFFFFFFFFFFFF)
         self.economy = ECONOMIES[settings.mode]
         self._adam: torch.optim.Adam | None = None
-        self._steps_taken = 0
 
     def optimise(
         self,
@@ -188,17 +187,13 @@ class PromptOptimiser:
             on_iteration: called after each iteration, for a progress line.
         """
         started = time.perf_counter()
-        if self.settings.reset_tokens:
-            self.tokens.reset()
         before, state = self.tokens.detached(), self._state()
         adam = self._optimiser()
-        pairs: list[list[tuple[int, ...]]] | None = None
         first: tuple[tuple[int, ...], Tensor] | None = None
         try:
             unguided = self._unguided(model) if self.settings.needs_unguided else None
             for _ in range(1 if self.economy.pooled else self.settings.iterations):
-                pairs = None if self.settings.resample_pairs else pairs
-                loss, pairs = self._iterate(model, step, adam, pairs, unguided)
+                loss, pairs = self._iterate(model, step, adam, None, unguided)
                 first = first or (pairs[0][0], loss.flow[0].detach().float().cpu())
                 if on_iteration is not None:
                     on_iteration(step)
@@ -209,14 +204,12 @@ class PromptOptimiser:
             return None
         except BaseException:
             self.tokens.load(before)
-            self._adam, momentum, drawn, taken = state
-            self._steps_taken = taken - 1
+            self._adam, momentum, drawn = state
             self.generator.set_state(drawn)
             if self._adam is not None:
                 self._adam.load_state_dict(momentum)
             raise
         finally:
-            self._steps_taken += 1
             step.seconds = time.perf_counter() - started
 
     def _iterate(
@@ -224,7 +217,7 @@ class PromptOptimiser:
         model: GuidedModel,
         step: StepReport,
         adam: torch.optim.Adam,
-        pairs: list[list[tuple[int, ...]]] | None,
+        pairs: list[list[tuple[int, ...]]] | None = None,
         unguided: Tensor | None = None,
     ) -> tuple[MotionLoss, list[list[tuple[int, ...]]]]:
         rows = self.tokens.parameters()
@@ -266,7 +259,7 @@ class PromptOptimiser:
 
     def _draw(self, num_frames: int, flows: int) -> list[list[tuple[int, ...]]]:
         """Pairs in the groups that are decoded together; as many as the iterations would draw if they are pooled."""
-        draws = self.settings.iterations if self.economy.pooled and self.settings.resample_pairs else 1
+        draws = self.settings.iterations if self.economy.pooled else 1
         groups = [draw_pairs(num_frames, self.settings, self.generator, flows) for _ in range(draws)]
         return [[pair] for group in groups for pair in group] if self.economy.one_by_one else groups
 
@@ -299,21 +292,20 @@ class PromptOptimiser:
 
     def _optimiser(self) -> torch.optim.Adam:
         settings = self.settings
-        lr = settings.strength * settings.learning_rate * max(0.0, 1.0 - settings.lr_decay * self._steps_taken)
+        lr = settings.strength * settings.learning_rate
         if self.economy.pooled:  # K moves by one pair add up; those by different pairs partly cancel
-            lr *= settings.iterations ** (0.5 if settings.resample_pairs else 1.0)
+            lr *= settings.iterations**0.5
         adam = self._adam
         if adam is None or settings.fresh_adam:
-            groups = [{"params": [row], "key": key} for key, row in self.tokens.rows.items()]
-            adam = self._adam = torch.optim.Adam(groups, lr=lr, betas=(settings.beta1, settings.beta2))
+            adam = self._adam = torch.optim.Adam(self.tokens.parameters(), lr=lr, betas=(0.9, settings.beta2))
         for group in adam.param_groups:
-            group["lr"] = lr * (self.tokens.rms(group["key"]) if settings.lr_unit == "relative" else 1.0)
+            group["lr"] = lr
         return adam
 
-    def _state(self) -> tuple[torch.optim.Adam | None, Any, Tensor, int]:
+    def _state(self) -> tuple[torch.optim.Adam | None, Any, Tensor]:
         """What a step changes beside the tokens, so that one that failed can be tried again as if nothing had been."""
         momentum = None if self._adam is None else copy.deepcopy(self._adam.state_dict())
-        return self._adam, momentum, self.generator.get_state(), self._steps_taken
+        return self._adam, momentum, self.generator.get_state()
 
     def _undo(self, rows: Mapping[str, Tensor]) -> None:
         self.tokens.load(rows)

@@ -14,14 +14,14 @@ SIGMA_TOLERANCE = 1e-4
 def guided_steps(num_steps: int, settings: GuidanceSettings) -> list[int]:
     """Indices of the guided steps among 0 .. num_steps - 1; step i goes from sigma i to sigma i + 1.
 
-    The window holds the steps i with window_start * num_steps <= i < window_end * num_steps. For 50 steps and the
+    The window holds the steps i with start * num_steps <= i < stop * num_steps. For 50 steps and the
     default window these are the paper's t = 4..14. Empty if the strength is 0 or the window is too short to hold a
     step.
     """
     if settings.strength == 0:
         return []
-    first = math.ceil(settings.window_start * num_steps - 1e-6)
-    last = math.ceil(settings.window_end * num_steps - 1e-6)
+    first = math.ceil(settings.start * num_steps - 1e-6)
+    last = math.ceil(settings.stop * num_steps - 1e-6)
     return list(range(first, min(last, num_steps), settings.every))
 
 

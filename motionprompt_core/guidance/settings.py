@@ -1,4 +1,4 @@
-"""What a guided run can be asked to do. Every reading that the paper leaves open is a field here.
+"""What a guided run can be asked to do. Every reading that the paper leaves open is a setting here.
 
 References: Nam et al., "Optical-Flow Guided Prompt Optimization for Coherent Video Generation" (MotionPrompt,
 arXiv 2411.15540); Um and Ye, "MinorityPrompt" (arXiv 2410.07838), the code base that it grew from.
@@ -7,125 +7,260 @@ arXiv 2411.15540); Um and Ye, "MinorityPrompt" (arXiv 2410.07838), the code base
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
 
-ADVERSARIAL_FORMS = ("saturating", "non_saturating")
-TV_REDUCTIONS = ("mean", "sum")
-OUTSIDE_WINDOW = ("plain", "tokens")
-LOSS_ON = ("cond", "cfg")
-LR_UNITS = ("absolute", "relative")
-CHECKPOINTING = ("auto", "on", "off")
-MODES = ("exact", "balanced", "fast")
+Adversarial = Literal["saturating", "non_saturating"]
+OutsideWindow = Literal["plain", "tokens"]
+LossOn = Literal["cond", "cfg"]
+Checkpointing = Literal["auto", "on", "off"]
+Mode = Literal["exact", "balanced", "fast"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What one setting does and what it may be; the nodes' inputs and the help pages are made from it.
+
+    Attributes:
+        text: what it does to the video and when to change it, for whoever sets it.
+        low, high: the range of a number, whole if its default is. hint: what an error adds to the range.
+        above: `low` itself is not allowed. below: `high` is not.
+        step: of the widget. shown: where the widget ends, if before `high`.
+        choices: what a text may be.
+    """
+
+    text: str
+    low: float = 0
+    high: float = 0
+    hint: str = ""
+    above: bool = False
+    below: bool = False
+    step: float = 1
+    shown: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any, default: Any) -> None:
+        """Raise ValueError unless `value` is of `default`'s type and in range."""
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}, but must be one of: True, False.")
+        elif isinstance(default, str):
+            check_choice(name, value, self.choices)
+        elif isinstance(default, int):
+            check_integer(name, value, int(self.low), int(self.high), self.hint)
+        else:
+            check_number(name, value, self.low, self.high, self.hint, self.above, self.below)
+
+
+def _number(default: Any, low: float, high: float, text: str, hint: str, **more: Any) -> Any:
+    return field(default=default, metadata={"knob": Knob(text, low, high, hint, **more)})
+
+
+def _choice(default: str, kind: Any, text: str) -> Any:
+    return field(default=default, metadata={"knob": Knob(text, choices=get_args(kind))})
 
 
 @dataclass(frozen=True)
 class GuidanceSettings:
     """The knobs of the prompt optimisation; the defaults are the paper's where it is known what they are.
 
-    Attributes:
-        strength: how hard the motion is pushed, in [0, 10]. It multiplies the learning rate; 0 leaves the picture
-            exactly as the plain prompt makes it.
-        iterations: optimiser iterations K per guided step, 1 to 100 (paper: 3). More hold the motion tighter and
-            cost more; the paper found that 5 begins to freeze the video.
-        window_start, window_end: the guided part of the schedule, as shares of its steps in [0, 1]. Motion is decided
-            early. The paper guides t = 4..14 of 50, which is 0.08 to 0.30.
-        every: guide every m-th step of the window, from its first on.
-        learning_rate: size of Adam's move per iteration, > 0. MinorityPrompt uses 0.01 and 0.001; the paper does not
-            tell.
-        lr_unit: "absolute" (MinorityPrompt), or "relative": in units of the initial embedding's root mean square, so
-            that one number suits text encoders of any scale.
-        lr_decay: each later guided step learns less: lr * max(0, 1 - n * lr_decay) at the n-th (MinorityPrompt: 0).
-        beta1, beta2: Adam's decay rates, in [0, 1).
-        lambda_disc: weight l1 of the flow discriminator's loss: motion like that of real videos.
-        lambda_tv: weight l2 of the flow's total variation: smooth motion; too much of it stills the video.
-        lambda_reg: weight l3 of ||T - T0||^2: keeps the tokens, and so the picture, near the words that they began as.
-        adversarial: "saturating", log(1 - phi) as in the paper, or "non_saturating", -log(phi), whose gradient does not
-            vanish when the discriminator is sure that the flow is fake.
-        tv_reduction: "mean" over the flow field (does not depend on the size of the frames) or "sum".
-        reset_tokens: begin each guided step from T0. Off: the tokens carry over (MinorityPrompt).
-        fresh_adam: a new Adam, without momentum, at each guided step (MinorityPrompt).
-        outside_window: what steers the other steps: "plain", the prompt without the tokens (paper), or "tokens", the
-            prompt with the tokens as they stand.
-        pairs: frame pairs per iteration, at least 1. More give a steadier gradient and cost decoding and flow.
-        max_gap: greatest distance in frames within a pair; 0 means any (paper: "random frame pairs").
-        resample_pairs: draw new pairs at each iteration. Off: once per step.
-        loss_on: "cond": the estimate x0 from the prompt alone (MinorityPrompt), or "cfg": mixed with the negative
-            prompt as the picture will be; costs one more evaluation per step.
-        grad_clip: greatest norm of the gradient over all tokens; 0 does not clip.
-        checkpointing: "on" keeps only block inputs for the backward pass: about a seventh of the memory for one more
-            forward pass. "auto" does so only if memory is short.
-        preserve_motion: weight of a floor under the motion, so that it is not made real by being made slow: each pair's
-            flow should be no slower than with the tokens as they began, at the same step. 0 is the paper, whose
-            motion shrinks; above it a guided step costs one more evaluation, and an iteration one more decoding and
-            flow, both without gradient.
-        mode: "exact" is the paper's loop, K evaluations per guided step. "balanced" looks at the pairs of all K
-            iterations in one evaluation and makes one larger move. "fast" does the same with the
-            gradient of the denoiser's late layers only. docs/cost.md compares them.
-        preserve_detail: weight of a floor under the detail, so that motion is not made smooth by blur: each frame
-            should be no softer than with the tokens as they began, at the same step. 0 is the paper; above it a guided
-            step costs one more evaluation (the same one as `preserve_motion`'s), and an iteration one more decoding.
+    Each is described by its `Knob` (`KNOBS`), which the nodes show; `python -m scripts.make_help_pages` writes the
+    same text into the help pages. `presets.py` has sets of values that belong together.
+
+    Raises:
+        ValueError: a value is not in its range; the message names it, the range and a remedy.
     """
 
-    strength: float = 1.0
-    iterations: int = 3
-    window_start: float = 0.08
-    window_end: float = 0.30
-    every: int = 1
-    learning_rate: float = 1e-2
-    lr_unit: Literal["absolute", "relative"] = "absolute"
-    lr_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    lambda_disc: float = 1.0
-    lambda_tv: float = 0.1
-    lambda_reg: float = 0.1
-    adversarial: Literal["saturating", "non_saturating"] = "saturating"
-    tv_reduction: Literal["mean", "sum"] = "mean"
-    reset_tokens: bool = False
-    fresh_adam: bool = True
-    outside_window: Literal["plain", "tokens"] = "plain"
-    pairs: int = 1
-    max_gap: int = 0
-    resample_pairs: bool = True
-    loss_on: Literal["cond", "cfg"] = "cond"
-    grad_clip: float = 0.0
-    checkpointing: Literal["auto", "on", "off"] = "auto"
-    preserve_motion: float = 0.0
-    mode: Literal["exact", "balanced", "fast"] = "exact"
-    preserve_detail: float = 0.0
+    strength: float = _number(
+        1.0,
+        0,
+        10,
+        "How hard the motion is pushed towards the real: it multiplies learning_rate. 0 is off: exactly the picture of "
+        "the plain prompt. Raise it if the motion still jitters, lower it if the picture drifts from the prompt.",
+        "0 switches the guidance off",
+        step=0.05,
+        shown=3,
+    )
+    mode: Mode = _choice(
+        "exact",
+        Mode,
+        "How much is computed for the guidance. exact: the paper's way, one evaluation of the model per iteration. "
+        "balanced: one evaluation per guided step serves all iterations, for about half of the extra time. fast: the "
+        "same with a coarser gradient, for the least time and memory. What it will cost is said before sampling.",
+    )
+    # The paper guides t = 4..14 of 50.
+    start: float = _number(
+        0.08,
+        0,
+        1,
+        "Where in the schedule guidance begins, as a share of the steps. The very first steps are too noisy to see "
+        "motion in.",
+        "0 is the first sampling step",
+        step=0.01,
+    )
+    stop: float = _number(
+        0.30,
+        0,
+        1,
+        "Where guidance ends, as a share of the steps. Motion is decided early; later steps cost time and change "
+        "detail. At start nothing is guided, and it may not be below.",
+        "1 is the end of sampling",
+        step=0.01,
+    )
+    # 0 is the paper, whose motion shrinks.
+    preserve_motion: float = _number(
+        0.0,
+        0,
+        1e6,
+        "Keeps the motion from being slowed down: a penalty for every frame pair that moves less than with the initial "
+        "words. Raise it if guided videos come out too still; 0 is off and saves one evaluation per guided step.",
+        "0 lets the motion shrink",
+        step=0.1,
+        shown=10,
+    )
+    preserve_detail: float = _number(
+        0.0,
+        0,
+        1e6,
+        "Keeps the picture from being softened: a penalty for every frame that has less fine detail than with the "
+        "initial words. Raise it if guided videos come out blurred; 0 is off and saves one evaluation per guided step, "
+        "which it shares with preserve_motion.",
+        "0 lets the picture soften",
+        step=0.1,
+        shown=10,
+    )
+    checkpointing: Checkpointing = _choice(
+        "auto",
+        Checkpointing,
+        "On: a seventh of the memory for a third more time. Auto: only if memory is short.",
+    )
+    iterations: int = _number(
+        3,
+        1,
+        100,
+        "Optimiser iterations per guided step. More push harder and cost more time; 5 and more begin to still the "
+        "video.",
+        "the paper uses 3",
+        shown=10,
+    )
+    # MinorityPrompt uses 0.01 and 0.001; the paper does not tell.
+    learning_rate: float = _number(
+        1e-2,
+        0,
+        10,
+        "How far an iteration moves the tokens, in the units of their embedding. Try 0.001 to 0.03 with CLIP; the "
+        "embeddings of T5 (Wan, LTX-Video) are larger and need more. strength multiplies it.",
+        "try 0.01; strength 0 switches the guidance off",
+        above=True,
+        step=1e-3,
+    )
+    lambda_disc: float = _number(
+        1.0,
+        0,
+        1e6,
+        "Weight of the discriminator: motion like that of real videos.",
+        "0 leaves this loss out",
+        step=0.05,
+        shown=10,
+    )
+    lambda_tv: float = _number(
+        0.1,
+        0,
+        1e6,
+        "Weight of smoothness (total variation of the flow, a mean over its pixels). Raise it against warping and "
+        "flicker; too much stills the video.",
+        "0 leaves this loss out",
+        step=0.01,
+        shown=100,
+    )
+    lambda_reg: float = _number(
+        0.1,
+        0,
+        1e6,
+        "Weight that keeps the tokens near their initial words. Raise it if colours or content change too much.",
+        "0 leaves this loss out",
+        step=0.01,
+        shown=10,
+    )
+    adversarial: Adversarial = _choice(
+        "saturating",
+        Adversarial,
+        "The paper's saturating loss, log(1 - phi), is gentle where the discriminator is sure that the motion is fake; "
+        "non_saturating, -log(phi), pushes hardest there.",
+    )
+    pairs: int = _number(
+        1,
+        1,
+        1000,
+        "Frame pairs looked at per iteration. More steady the motion of the whole video and cost decoding time and "
+        "memory.",
+        "the paper's reading is 1",
+        shown=64,
+    )
+    max_gap: int = _number(
+        0,
+        0,
+        100000,
+        "Greatest distance between the frames of a pair; 0 is any. 1 looks at neighbouring frames only, as "
+        "discriminators are usually trained.",
+        "0 lets a pair lie any distance apart",
+        shown=1000,
+    )
+    every: int = _number(
+        1,
+        1,
+        1000,
+        "Guide every m-th step of the window, from its first on: 2 halves the cost.",
+        "1 guides each step of the window",
+        shown=100,
+    )
+    # MinorityPrompt judges the prompt's estimate alone.
+    loss_on: LossOn = _choice(
+        "cond",
+        LossOn,
+        "Judge the estimate from the prompt alone (cond), or mixed with the negative prompt as the picture will be "
+        "(cfg; one more evaluation per guided step).",
+    )
+    outside_window: OutsideWindow = _choice(
+        "plain",
+        OutsideWindow,
+        "Steps outside the window follow the plain prompt, as in the paper, or the prompt with the tokens as they "
+        "stand: stronger, but details may follow the tokens.",
+    )
+    fresh_adam: bool = field(
+        default=True, metadata={"knob": Knob("Begin each guided step with a new Adam, without momentum.")}
+    )
+    beta2: float = _number(
+        0.999,
+        0,
+        1,
+        "Adam's memory of gradient sizes. Lower it if single gradients are far too long.",
+        "Adam's usual value is 0.999",
+        below=True,
+        step=0.001,
+        shown=0.9999,
+    )
+    grad_clip: float = _number(
+        0.0,
+        0,
+        1e9,
+        "Greatest norm of the gradient over all tokens; 0 does not clip.",
+        "0 does not clip",
+        step=0.1,
+        shown=1e6,
+    )
+    # Where they came from, for the report; no setting.
+    preset: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        check_number("strength", self.strength, 0, 10, "0 switches the guidance off")
-        check_integer("iterations", self.iterations, 1, 100, "the paper uses 3")
-        check_number("window_start", self.window_start, 0, 1, "0 is the first sampling step")
-        check_number("window_end", self.window_end, 0, 1, "1 is the end of sampling")
-        if self.window_start > self.window_end:
+        for name, knob in KNOBS.items():
+            knob.check(name, getattr(self, name), DEFAULTS[name])
+        if self.start > self.stop:
             raise ValueError(
-                f"The guided window is negative: it starts at {self.window_start} and ends at {self.window_end}. "
-                f"Set window_end to {self.window_start} or more, or lower window_start."
+                f"The guided window is negative: it starts at {self.start} and stops at {self.stop}. "
+                f"Set stop to {self.start} or more, or lower start."
             )
-        check_integer("every", self.every, 1, 1000, "1 guides each step of the window")
-        check_number(
-            "learning_rate", self.learning_rate, 0, 10, "try 0.01; strength 0 switches the guidance off", open_low=True
-        )
-        check_number("lr_decay", self.lr_decay, 0, 1, "0 keeps the learning rate")
-        check_number("beta1", self.beta1, 0, 1, "Adam's usual value is 0.9", open_high=True)
-        check_number("beta2", self.beta2, 0, 1, "Adam's usual value is 0.999", open_high=True)
-        for name in ("lambda_disc", "lambda_tv", "lambda_reg"):
-            check_number(name, getattr(self, name), 0, 1e6, "0 leaves this loss out")
-        check_choice("adversarial", self.adversarial, ADVERSARIAL_FORMS)
-        check_choice("tv_reduction", self.tv_reduction, TV_REDUCTIONS)
-        check_choice("outside_window", self.outside_window, OUTSIDE_WINDOW)
-        check_choice("loss_on", self.loss_on, LOSS_ON)
-        check_choice("lr_unit", self.lr_unit, LR_UNITS)
-        check_choice("checkpointing", self.checkpointing, CHECKPOINTING)
-        check_choice("mode", self.mode, MODES)
-        check_integer("pairs", self.pairs, 1, 1000, "the paper's reading is 1")
-        check_integer("max_gap", self.max_gap, 0, 100000, "0 lets a pair lie any distance apart")
-        check_number("preserve_motion", self.preserve_motion, 0, 1e6, "0 lets the motion shrink")
-        check_number("preserve_detail", self.preserve_detail, 0, 1e6, "0 lets the picture soften")
-        check_number("grad_clip", self.grad_clip, 0, 1e9, "0 does not clip")
 
     @property
     def needs_unguided(self) -> bool:
@@ -138,10 +273,16 @@ class GuidanceSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GuidanceSettings:
         """Settings from `to_dict`'s output; ValueError names any key that is not a setting."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        unknown = sorted(set(values) - {item.name for item in fields(cls)})
         if unknown:
             raise ValueError(f"Unknown guidance settings: {', '.join(unknown)}. Remove them, or update MotionPrompt.")
         return cls(**values)
+
+
+KNOBS: dict[str, Knob] = {
+    item.name: item.metadata["knob"] for item in fields(GuidanceSettings) if "knob" in item.metadata
+}
+DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(GuidanceSettings) if item.name in KNOBS}
 
 
 def check_number(

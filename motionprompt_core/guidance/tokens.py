@@ -46,14 +46,6 @@ class LearnableTokens:
             row.copy_(rows[key])
             row.grad = None
 
-    def reset(self) -> None:
-        """T = T0."""
-        self.load(self.initial)
-
-    def rms(self, key: str) -> float:
-        """Root mean square of the initial rows of one encoder."""
-        return float(self.initial[key].square().mean().sqrt())
-
     @torch.no_grad()
     def drift(self) -> tuple[float, float]:
         """How far T has moved from T0: the norm ||T - T0|| over all rows, and the mean cosine of T with T0."""

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ...motionprompt_core.guidance.modes import cost_ratio
+from ...motionprompt_core.guidance.presets import describe
 from .checks import flows_of
 from .memory import gradient_memory
 
@@ -34,7 +35,10 @@ def cost_line(run: Any, num_steps: int) -> str:
         memory = gradient_memory(run.guider.model_patcher, run, checkpointed)
         return f"about {ratio:.2f} times the time of the plain video and {memory / 2**30:.1f} GiB for gradients"
 
-    line = f"MotionPrompt, mode {settings.mode}: {costs(settings.checkpointing == 'on')}"
+    origin = describe(settings)
+    line = (
+        f"MotionPrompt, {origin + '; ' if origin else ''}mode {settings.mode}: {costs(settings.checkpointing == 'on')}"
+    )
     if settings.checkpointing == "auto":
         line += f"; with checkpoints, if memory is short, {costs(True)}"
     if pair > 5:

@@ -17,6 +17,7 @@ FlowModelType = io.Custom("MOTIONPROMPT_FLOW")
 DiscriminatorType = io.Custom("MOTIONPROMPT_DISCRIMINATOR")
 DatasetType = io.Custom("MOTIONPROMPT_FLOWS")
 ReportType = io.Custom("MOTIONPROMPT_REPORT")
+SettingsType = io.Custom("MOTIONPROMPT_SETTINGS")
 
 
 def make(kind: Any, *args: Any, **keywords: Any) -> Any:

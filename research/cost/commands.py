@@ -142,7 +142,7 @@ def growth(subject: Subject) -> dict[str, list[dict[str, Any]]]:
     for k in (1, 3, 5, 10):
         add("iterations K", k, iterations=k)
     for end in (0.14, 0.3, 0.5, 1.0):
-        add("end of the window", end, window_end=end)
+        add("end of the window", end, stop=end)
     names = " | ".join(f"{recipe.mode}: times plain | peak, GiB" for recipe in GROWING)
     print(f"\n| | | plain, TFLOP | peak, GiB | {names} |\n|---|---|---|---|{'---|---|' * len(GROWING)}")
     for what, rows in found.items():

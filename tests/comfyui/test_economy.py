@@ -205,18 +205,17 @@ def test_cheaper_modes_guide_every_step_with_one_evaluation(tiny, mode):
 
 def test_balanced_moves_the_tokens_as_exact_does(tiny):
     """One larger move by the same pairs goes about as far as three."""
-    options = {"iterations": 3, "learning_rate": 1e-4, "window_end": 0.25, "lambda_reg": 0.0}
+    options = {"iterations": 3, "learning_rate": 1e-4, "stop": 0.25, "lambda_reg": 0.0}
     (exact, balanced) = (tiny.guided(mode=mode, **options)[1].steps[0] for mode in ("exact", "balanced"))
     assert [i.pairs[0] for i in exact.iterations] == balanced.iterations[0].pairs
     assert 0.4 < balanced.iterations[-1].drift / exact.iterations[-1].drift < 2.5
 
 
-def test_a_workflow_without_the_mode_runs_as_before(tiny):
-    node = tiny.comfy.node("MotionPromptKSampler")
-    names = [*node.INPUT_TYPES()["required"], *node.INPUT_TYPES()["optional"]]
-    assert names[-2:] == ["mode", "preserve_detail"]  # by position: what is new goes to the end
-    assert node.INPUT_TYPES()["optional"]["mode"][1]["default"] == "balanced"  # of new nodes
-    assert tiny.comfy.module("nodes.options").settings_from({}).mode == "exact"
+def test_what_applies_and_the_cost_are_told_before_sampling(tiny):
+    _, report = tiny.guided(preset="animatediff", iterations=2)
+    assert "preset animatediff, but start 0, stop 0.5, iterations 2; mode balanced: about" in report.estimate
+    assert "GiB" in report.estimate
+    assert report.settings["preset"] == "animatediff"
 
 
 def test_the_cost_is_told_before_sampling(tiny):

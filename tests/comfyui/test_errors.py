@@ -85,7 +85,7 @@ def test_a_conditioning_whose_embeddings_were_mixed(tiny):
 
 
 def test_a_negative_window(tiny):
-    refused(tiny, r"window is negative.*0\.5.*0\.2", window_start=0.5, window_end=0.2)
+    refused(tiny, r"window is negative.*0\.5.*0\.2", start=0.5, stop=0.2)
 
 
 def test_frames_too_small_for_the_flow_model(tiny):
@@ -148,5 +148,5 @@ def test_a_discriminator_of_another_flow_model_is_noted(tiny):
     core = tiny.comfy.module("motionprompt_core.discriminator.model")
     config = core.DiscriminatorConfig(flow_model="raft_large", img_size=32, depth=1, embed_dim=16, num_heads=2)
     other = tiny.comfy.module("nodes.host.models").ManagedModel(core.FlowDiscriminator(config))
-    _, report = tiny.guided(discriminator=other, window_end=0.25)
+    _, report = tiny.guided(discriminator=other, stop=0.25)
     assert any("raft_large" in note and "gradient" in note for note in report.notes)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-SETTINGS = {"window_start": 0.0, "window_end": 0.25, "lambda_tv": 0.0}
+SETTINGS = {"start": 0.0, "stop": 0.25, "lambda_tv": 0.0}
 
 
 def graph(

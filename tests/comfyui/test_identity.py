@@ -8,9 +8,7 @@ import torch
 pytestmark = pytest.mark.every_version
 
 
-@pytest.mark.parametrize(
-    "off", [{"strength": 0.0}, {"window_start": 0.5, "window_end": 0.5}], ids=["strength", "window"]
-)
+@pytest.mark.parametrize("off", [{"strength": 0.0}, {"start": 0.5, "stop": 0.5}], ids=["strength", "window"])
 @pytest.mark.parametrize("cfg", [1.0, 7.0])
 def test_switched_off_it_is_the_stock_ksampler_on_the_plain_prompt(tiny, off, cfg):
     latents, report = tiny.guided(cfg=cfg, **off)
@@ -72,8 +70,8 @@ def test_afterwards_nothing_is_changed(tiny):
 
 
 def test_outside_the_window_the_tokens_can_stay(tiny):
-    plain, _ = tiny.guided(window_end=0.25)
-    stay, _ = tiny.guided(window_end=0.25, outside_window="tokens")
+    plain, _ = tiny.guided(stop=0.25)
+    stay, _ = tiny.guided(stop=0.25, outside_window="tokens")
     assert not torch.equal(plain, stay)
 
 

@@ -14,7 +14,7 @@ def video(request, tiny):
     return TinyLatentVideo(tiny.comfy, request.param, tiny.flow, tiny.discriminator)
 
 
-@pytest.mark.parametrize("off", [{"strength": 0.0}, {"window_end": 0.0, "cfg": 1.0}], ids=["strength", "window"])
+@pytest.mark.parametrize("off", [{"strength": 0.0}, {"stop": 0.0, "cfg": 1.0}], ids=["strength", "window"])
 def test_switched_off_it_is_the_stock_ksampler_on_the_plain_prompt(video, off):
     latents, report = video.guided(**off)
     assert torch.equal(latents, video.stock(cfg=off.get("cfg", 5.0)))

@@ -19,7 +19,7 @@ def tiny_model(tiny, *args, **options):
 
 
 def gradient(tiny, model, **options):
-    (found,) = tiny.gradients(model=model, window_end=0.25, lambda_reg=0.0, **options)
+    (found,) = tiny.gradients(model=model, stop=0.25, lambda_reg=0.0, **options)
     assert found.isfinite().all() and found.norm() > 0
     return found.flatten()
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from motionprompt_core.demo.world import random_clip, render
 from scripts.comfy_server import ComfyExecutionError, ComfyInterrupted, ComfyServer
+from tests.comfyui.guidance import shared_out
 
 pytestmark = pytest.mark.every_version
 
@@ -44,9 +45,10 @@ def demo_graph(guided: bool, frames: int = 4, **options: Any) -> dict[str, Any]:
         learnable = {"token_count": 1, "init_words": "smooth", "placement": "end"}
         nodes["positive"] = ("MotionPromptConditioning", {**nodes["positive"][1], **learnable})
         nodes["flow"] = ("MotionPromptLoadOpticalFlow", {"name": "gradient", "download": False})
-        inputs |= {"vae": ["demo", 2], "flow_model": ["flow", 0], "strength": 1.0, "iterations": 1}
-        inputs |= {"window_start": 0.0, "window_end": 0.5, "learning_rate": 0.01}
-        inputs |= {"lambda_disc": 0.0, "lambda_tv": 0.1, "lambda_reg": 0.1, **options}
+        sliders, rest = shared_out({"start": 0.0, "stop": 0.5, "iterations": 1, "lambda_disc": 0.0, **options})
+        inputs |= {"vae": ["demo", 2], "flow_model": ["flow", 0], "preset": "paper", "settings": ["settings", 0]}
+        inputs |= sliders
+        nodes["settings"] = ("MotionPromptSettings", rest)
         nodes["sampler"] = ("MotionPromptKSampler", inputs)
     return {name: {"class_type": kind, "inputs": values} for name, (kind, values) in nodes.items()}
 
@@ -105,7 +107,7 @@ def test_the_cancel_button_stops_a_guided_run_and_changes_nothing(comfy_server: 
             sampling.set()
 
     with comfy_server.watch(on_event=watch):
-        running = comfy_server.submit(demo_graph(guided=True, iterations=10, window_end=1.0, mode="exact"))
+        running = comfy_server.submit(demo_graph(guided=True, iterations=10, stop=1.0))
         assert sampling.wait(120)
         comfy_server.interrupt()
         with pytest.raises(ComfyInterrupted, match="MotionPromptKSampler"):

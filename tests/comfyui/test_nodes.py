@@ -44,13 +44,50 @@ def test_the_sampler_begins_like_the_stock_ksampler(comfy):
     assert list(ours)[: len(stock)] == list(stock)
 
 
-def test_both_samplers_have_the_same_guidance_widgets_and_the_settings_defaults(comfy):
-    settings = comfy.module("motionprompt_core.guidance.settings").GuidanceSettings().to_dict()
-    for name in ("MotionPromptKSampler", "MotionPromptApply"):
-        types = comfy.node(name).INPUT_TYPES()
-        widgets = {**types["required"], **types["optional"]}
-        # Settings without a mode are of workflows from before there were modes (test_economy.py).
-        assert {key: widgets[key][1]["default"] for key in settings} == {**settings, "mode": "balanced"}
+def inputs_of(comfy, name):
+    types = comfy.node(name).INPUT_TYPES()
+    return {**types["required"], **types["optional"]}
+
+
+@pytest.mark.parametrize("name", ["MotionPromptKSampler", "MotionPromptApply"])
+def test_every_setting_has_one_input_beside_at_most_nine_on_the_sampling_node(comfy, name):
+    ours = {"preset", *comfy.module("nodes.options").SLIDERS}
+    assert len(ours) <= 9
+    settings = comfy.module("motionprompt_core.guidance.settings").KNOBS
+    shown, rest = set(inputs_of(comfy, name)) & {"preset", *settings}, set(inputs_of(comfy, "MotionPromptSettings"))
+    assert shown == ours and shown | rest == {"preset", *settings} and not shown & rest
+
+
+@pytest.mark.parametrize("preset", ["paper", "demo", "animatediff"])
+def test_nodes_as_they_are_mean_the_preset(comfy, preset):
+    (settings,) = comfy.run("MotionPromptSettings")
+    assert settings == {}
+    sliders = {name: spec[1]["default"] for name, spec in inputs_of(comfy, "MotionPromptKSampler").items()
+               if name in comfy.module("nodes.options").SLIDERS}  # fmt: skip
+    presets = comfy.module("motionprompt_core.guidance.presets").PRESETS
+    assert comfy.module("nodes.options").settings_from(preset, settings, sliders) == presets[preset].settings
+
+
+def test_every_value_can_be_reached(comfy):
+    """One that is unlike every preset's, for each setting, through the widgets' own words and limits."""
+    options = comfy.module("nodes.options")
+    wanted, sliders, rest = {}, {}, {}
+    for name in ("MotionPromptKSampler", "MotionPromptSettings"):
+        for setting, spec in inputs_of(comfy, name).items():
+            if setting not in comfy.module("motionprompt_core.guidance.settings").KNOBS:
+                continue
+            value = spec[1]["options"][-1] if "options" in spec[1] else spec[0][-1] if isinstance(spec[0], list) else (
+                spec[1]["max"]
+            )  # fmt: skip
+            (sliders if name == "MotionPromptKSampler" else rest)[setting] = value
+            wanted[setting] = False if value == "off" and setting == "fresh_adam" else value
+    chosen = options.settings_from("demo", comfy.run("MotionPromptSettings", **rest)[0], sliders).to_dict()
+    assert {name: chosen[name] for name in wanted} == wanted and len(wanted) == 21
+
+
+def test_a_setting_out_of_range_is_refused_by_the_node_that_has_it(comfy):
+    with pytest.raises(ValueError, match=r"iterations is 0, but must be a whole number from 1"):
+        comfy.run("MotionPromptSettings", iterations=0)
 
 
 def test_keywords_that_an_older_core_lacks_are_left_out(comfy):
@@ -166,7 +203,7 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     view = tiny.comfy.module("nodes.host.status").node_view(7)
     sampling = tiny.comfy.module("nodes.host.sampling")
-    chosen = tiny.comfy.module("motionprompt_core.guidance.settings").GuidanceSettings(window_start=0, **settings)
+    chosen = tiny.comfy.module("motionprompt_core.guidance.settings").GuidanceSettings(start=0, **settings)
     report = tiny.comfy.module("motionprompt_core.guidance.report").GuidanceReport()
     patch = sampling.MotionPromptPatch(chosen, tiny.vae, tiny.flow, tiny.discriminator, report, view)
     tiny.stock(model=patch.attach(tiny.model), positive=tiny.learnable)
@@ -174,7 +211,7 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
 
 
 def test_a_line_under_the_node_tells_how_it_goes(tiny, monkeypatch):
-    lines, points, _, _ = guided_with_a_view(tiny, monkeypatch, window_end=0.25)
+    lines, points, _, _ = guided_with_a_view(tiny, monkeypatch, stop=0.25)
     assert [node for node, _ in lines] == ["7"] * 5
     assert "times the time of the plain video" in lines[0][1]
     line = lines[3][1]
@@ -188,7 +225,7 @@ def test_a_line_under_the_node_tells_how_it_goes(tiny, monkeypatch):
 
 
 def test_the_progress_bar_moves_with_every_iteration_and_shows_the_estimate(tiny, monkeypatch):
-    _, _, bars, seen = guided_with_a_view(tiny, monkeypatch, window_end=0.5, iterations=2)
+    _, _, bars, seen = guided_with_a_view(tiny, monkeypatch, stop=0.5, iterations=2)
     values = [value for value, _, _ in bars]
     assert values == sorted(values), "the bar goes back"
     assert values == [0.333, 0.667, 1, 1.333, 1.667, 2, 3, 4]

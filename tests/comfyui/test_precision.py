@@ -23,7 +23,7 @@ def model_of(tiny, dtype, manual_cast):
 
 @pytest.mark.parametrize("name", DTYPES)
 def test_the_gradient_is_that_of_fp32(tiny, name):
-    options = {"window_end": 0.25, "lambda_reg": 0.0}
+    options = {"stop": 0.25, "lambda_reg": 0.0}
     (exact,) = tiny.gradients(**options)
     (found,) = tiny.gradients(model=model_of(tiny, *DTYPES[name]), **options)
     assert found.dtype == torch.float32

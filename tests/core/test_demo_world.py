@@ -127,7 +127,7 @@ def test_the_estimates_that_are_judged_can_be_looked_at(pipeline):
 
 def test_tokens_that_do_not_learn_change_the_video_only_as_words_do(pipeline):
     short = DemoPipeline(pipeline.weights, steps=3, frames=4)
-    settings = GuidanceSettings(window_start=0, window_end=1)
+    settings = GuidanceSettings(start=0, stop=1)
     plain, _ = short.sample("a red star", 0)
     control, report = short.sample("a red star", 0, settings, "smooth", learn=False)
     assert torch.allclose(control, short.sample("a red star smooth", 0)[0], atol=1e-5)

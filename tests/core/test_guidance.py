@@ -67,7 +67,9 @@ def run(model, settings, seed=0, steps=1, tokens=None, **options):
 
 
 def test_the_loss_falls(model):
-    settings = GuidanceSettings(iterations=20, learning_rate=0.02, resample_pairs=False, pairs=4)
+    predict = model.predict_x0
+    model.predict_x0 = lambda cond: predict(cond)[:2]  # two frames have one pair, so that losses can be compared
+    settings = GuidanceSettings(iterations=20, learning_rate=0.02)
     _, [report], _ = run(model, settings)
     assert report.iterations[-1].loss < report.iterations[0].loss
 
@@ -75,7 +77,7 @@ def test_the_loss_falls(model):
 @pytest.mark.parametrize("flows", [1, 2])
 def test_the_gradient_is_the_derivative_of_the_weighted_sum(model, flows):
     model.discriminator, model.flows = judge_of(flows), flows
-    settings = GuidanceSettings(lambda_disc=0.7, lambda_tv=0.3, lambda_reg=0.2, resample_pairs=False, iterations=1)
+    settings = GuidanceSettings(lambda_disc=0.7, lambda_tv=0.3, lambda_reg=0.2, iterations=1)
     tokens = fresh_tokens()
     start = tokens.rows["l"].detach() + 0.1
     tokens.load({"l": start})
@@ -111,11 +113,11 @@ def test_same_seed_same_tokens_whatever_the_global_generator_does(model):
     assert [i.pairs for i in other.iterations] != [i.pairs for i in report.iterations]
 
 
-def test_tokens_carry_over_unless_reset(model):
-    settings = {"iterations": 2, "resample_pairs": False}
-    carried, _, _ = run(model, GuidanceSettings(**settings), steps=3)
-    reset, _, _ = run(model, GuidanceSettings(**settings, reset_tokens=True), steps=3)
-    assert carried.drift()[0] > reset.drift()[0]
+def test_tokens_carry_over_from_step_to_step(model):
+    predict = model.predict_x0
+    model.predict_x0 = lambda cond: predict(cond)[:2]  # one pair, so that every step pulls the same way
+    once, thrice = (run(model, GuidanceSettings(iterations=1), steps=steps)[0] for steps in (1, 3))
+    assert thrice.drift()[0] > 2 * once.drift()[0]
 
 
 def test_strength_scales_the_move(model):
@@ -124,26 +126,6 @@ def test_strength_scales_the_move(model):
         tokens, _, _ = run(model, GuidanceSettings(strength=strength, iterations=1, learning_rate=0.01))
         moved = (tokens.rows["l"] - tokens.initial["l"]).abs()
         torch.testing.assert_close(moved, torch.full_like(moved, 0.01 * strength), rtol=1e-2, atol=0)
-
-
-def test_relative_learning_rate_follows_the_embedding(model):
-    tokens = LearnableTokens({"l": fresh_tokens().initial["l"] * 0.1})
-    settings = GuidanceSettings(iterations=1, learning_rate=0.01, lr_unit="relative")
-    run(model, settings, tokens=tokens)
-    moved = (tokens.rows["l"] - tokens.initial["l"]).abs().mean().detach()
-    assert float(moved) == pytest.approx(0.01 * tokens.rms("l"), rel=0.02)
-
-
-def test_decay_ends_the_learning(model):
-    tokens = fresh_tokens()
-    optimiser = PromptOptimiser(tokens, GuidanceSettings(iterations=1, lr_decay=0.5), 0)
-    drifts = []
-    for step in range(4):
-        report = StepReport(step, 1.0)
-        optimiser.optimise(model, report)
-        drifts.append(report.iterations[-1].drift)
-    assert drifts[1] > drifts[0]
-    assert drifts[3] == drifts[2] == drifts[1]
 
 
 def test_a_strong_regulariser_keeps_the_tokens_near(model):
@@ -155,7 +137,7 @@ def test_a_strong_regulariser_keeps_the_tokens_near(model):
 @pytest.mark.parametrize("where", ["decode", "gradient"])
 def test_a_non_finite_value_leaves_the_tokens_and_says_so(model, where):
     tokens = fresh_tokens()
-    settings = GuidanceSettings(iterations=3, resample_pairs=False)
+    settings = GuidanceSettings(iterations=3)
     decode = model.decode
     calls = Counter()
 

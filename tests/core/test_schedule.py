@@ -16,16 +16,16 @@ def test_the_papers_window():
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 20, 30, 1000])
 def test_the_window_keeps_its_share_of_any_schedule(num_steps):
-    steps = guided_steps(num_steps, GuidanceSettings(window_start=0.2, window_end=0.6))
+    steps = guided_steps(num_steps, GuidanceSettings(start=0.2, stop=0.6))
     assert all(0.2 * num_steps - 1e-6 <= step < 0.6 * num_steps for step in steps)
     assert abs(len(steps) - 0.4 * num_steps) < 1
 
 
 def test_whole_schedule_every_third():
-    assert guided_steps(8, GuidanceSettings(window_start=0, window_end=1, every=3)) == [0, 3, 6]
+    assert guided_steps(8, GuidanceSettings(start=0, stop=1, every=3)) == [0, 3, 6]
 
 
-@pytest.mark.parametrize("off", [{"strength": 0}, {"window_start": 0.3, "window_end": 0.3}])
+@pytest.mark.parametrize("off", [{"strength": 0}, {"start": 0.3, "stop": 0.3}])
 def test_nothing_is_guided_when_switched_off(off):
     assert guided_steps(50, GuidanceSettings(**off)) == []
 

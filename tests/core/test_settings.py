@@ -22,14 +22,15 @@ def test_defaults_survive_json():
         ("strength", math.nan),
         ("iterations", 0),
         ("iterations", 1.5),
-        ("window_start", -0.2),
-        ("window_end", 1.2),
+        ("start", -0.2),
+        ("stop", 1.2),
         ("learning_rate", 0.0),
         ("learning_rate", math.inf),
-        ("beta1", 1.0),
+        ("beta2", 1.0),
         ("lambda_tv", -1.0),
         ("adversarial", "hinge"),
-        ("tv_reduction", None),
+        ("outside_window", None),
+        ("fresh_adam", 1),
         ("pairs", 0),
         ("max_gap", -1),
         ("every", True),
@@ -46,8 +47,8 @@ def test_a_bad_value_is_named_with_what_was_expected(name, value):
 
 
 def test_a_negative_window_says_how_to_mend_it():
-    with pytest.raises(ValueError, match=r"negative.*0\.5.*0\.2.*Set window_end"):
-        GuidanceSettings(window_start=0.5, window_end=0.2)
+    with pytest.raises(ValueError, match=r"negative.*0\.5.*0\.2.*Set stop to 0\.5"):
+        GuidanceSettings(start=0.5, stop=0.2)
 
 
 def test_unknown_settings_are_named():

@@ -31,7 +31,7 @@ def test_drift_is_the_distance_and_the_angle():
     distance, cosine = tokens.drift()
     assert distance == pytest.approx(2**0.5)
     assert cosine == pytest.approx(0.5)
-    tokens.reset()
+    tokens.load(tokens.initial)
     assert tokens.drift() == (0.0, 1.0)
 
 

@@ -38,7 +38,7 @@ CONFIG = {
 
 
 def command(out, *more: str) -> list[str]:
-    settings = '{"window_start": 0, "window_end": 0.5, "iterations": 1}'
+    settings = '{"start": 0, "stop": 0.5, "iterations": 1}'
     return [
         "evaluate",
         "--suite",
@@ -241,7 +241,7 @@ def weights(repo_root):
     "arm", [arm for arm in PEERS if arm.name not in ("FreeInit(3)", "FreeInit(5)")], ids=lambda arm: arm.name
 )
 def test_peers_change_the_video_and_do_not_ruin_it(weights, arm):
-    settings = GuidanceSettings(window_start=0, window_end=0.3, iterations=1, lambda_disc=0, max_gap=1)
+    settings = GuidanceSettings(start=0, stop=0.3, iterations=1, lambda_disc=0, max_gap=1)
     small = {"steps": 6, "frames": 4}
     plain, _ = DemoPipeline(weights, **small).sample("a red star on snow", 0)
     pipeline = arm.pipeline(
