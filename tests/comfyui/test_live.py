@@ -59,9 +59,9 @@ def pictures(server: ComfyServer, prompt: dict[str, Any]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255 for path in files])
 
 
-def test_every_pack_starts_without_a_complaint(comfy_server: ComfyServer) -> None:
+def test_every_pack_is_loaded(comfy_server: ComfyServer) -> None:
     assert {"MotionPromptKSampler", "TinyVideoModel"} <= set(comfy_server.object_info())
-    assert "IMPORT FAILED" not in comfy_server.log()
+    assert "(IMPORT FAILED)" not in comfy_server.log(), "what ComfyUI writes before the folder of a pack"
 
 
 def test_switched_off_it_is_the_stock_ksampler(comfy_server: ComfyServer) -> None:
