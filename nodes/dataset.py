@@ -7,8 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motionprompt_core.discriminator.cache import STILL, FlowClips, cached_flows
-from ..motionprompt_core.discriminator.clips import ClipSettings, Frames, find_clips
+from ..motionprompt_core.discriminator.cache import STILL, FlowClips, cached_flows, check_distinct
+from ..motionprompt_core.discriminator.clips import ClipSettings, Frames, check_apart, find_clips
 from ..motionprompt_core.discriminator.dataset import FlowDataset, captured_flows, joined
 from ..motionprompt_core.discriminator.model import MOST_FLOWS
 from .host import training
@@ -138,6 +138,7 @@ class FlowDatasetNode(io.ComfyNode):
         values = {name: _only(value) for name, value in given.items()}
         settings = clip_settings(values)
         sides = {side: _sources(given, values, side) for side in ("real", "generated")}  # both, before any long work
+        check_apart(sides["real"], sides["generated"])
         captured = FlowClips()
         if values.get("captured") and settings.flows > 1:
             raise ValueError(
@@ -175,6 +176,7 @@ class FlowDatasetNode(io.ComfyNode):
                 )
             )
             done += len(clips)
+        check_distinct(found["real"], found["generated"])
         generated = joined([found["generated"], captured])
         dataset = FlowDataset(found["real"], generated, module.name, settings, len(captured))
         text = dataset.summary()

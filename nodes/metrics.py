@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..motionprompt_core.metrics.comparison import Clip, draw, table, to_dict
 from ..motionprompt_core.metrics.consistency import consistency
-from ..motionprompt_core.metrics.video import measure_video
+from ..motionprompt_core.metrics.measure import measure_video
 from .host.models import ManagedModel
 from .host.schema import DiscriminatorType, FlowModelType, make, schema
 from .host.vision import dino_embedder, frames_on_device, vision_embedder

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from .cost import commands as bench
+from motionprompt_core.commandline import run_commands
+
+from .cost import commands as cost
 from .evaluation import commands as evaluation
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; a mistake of the user's ends with one line that says what to do, and with 2."""
-    parser = argparse.ArgumentParser(prog="python -m research", description="Evidence and costs of MotionPrompt.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for family in (evaluation, bench):
-        family.add_to(commands)
-    options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    return run_commands("python -m research", "Evidence and costs of MotionPrompt.", (evaluation, cost), arguments)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 from motionprompt_core.discriminator.model import load_discriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.media.video import read_video
-from motionprompt_core.metrics.video import evaluate_video
+from motionprompt_core.metrics.measure import evaluate_video
 
 from .comfy_server import ComfyError, ComfyServer, RunResult, comfyui_version
 from .locate import bundled_comfyui, missing_packages

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..flow.base import FlowModel
 from ..media.files import write_safetensors
+from ..media.sources import decoding, frame_files
 from .clips import QUALITIES, ClipSettings, Frames, compressed, read_clip
 from .flows import extract_flows
 
@@ -49,14 +50,24 @@ class FlowClips(Sequence[Tensor]):
             return file.get_slice("flow")[number].float()
 
 
+def identity(flow_model: FlowModel) -> str:
+    """A flow model's name and, where it has any, a hash of its weights: another file gives other flows."""
+    digest = hashlib.sha256()
+    tensors = flow_model.state_dict()
+    for key in sorted(tensors):
+        digest.update(key.encode() + tensors[key].detach().float().cpu().contiguous().numpy().tobytes())
+    return f"{flow_model.name} {digest.hexdigest()[:16]}" if tensors else flow_model.name
+
+
 def fingerprint(path: Path | Frames, settings: ClipSettings, flow_model: str) -> str:
-    """Name of a clip's cache file: a hash of the file's content (a folder: of all its files), settings, flow model."""
+    """Name of a clip's cache file: a hash of the file's content (a folder: of all its files), settings and `identity`
+    of the flow model."""
     digest = hashlib.sha256(json.dumps([settings.to_dict(), flow_model], sort_keys=True).encode())
     if isinstance(path, Frames):
         digest.update(path.video.contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if file.is_file():
+    for file in frame_files(path) if path.is_dir() else [path]:
+        with decoding(file):
             with file.open("rb") as content:
                 while block := content.read(1 << 20):
                     digest.update(block)
@@ -92,12 +103,14 @@ def cached_flows(
     """
     settings, cache = settings or ClipSettings(), Path(cache)
     cache.mkdir(parents=True, exist_ok=True)
-    found = FlowClips()
+    found, model = FlowClips(), identity(flow_model)
     for number, clip in enumerate(clips, start=1):
         label = clip.name if isinstance(clip, Frames) else str(clip)
         try:
-            name = fingerprint(clip, settings, flow_model.name)
+            name = fingerprint(clip, settings, model)
             file = cache / f"{name}.safetensors"
+            if file in found.files:
+                raise ValueError(f"clip {label} is the same as {found.names[found.files.index(file)]}: it counts once.")
             if not _is_whole(file):
                 flow = clip_flow(clip, flow_model, settings, seed=int(name[:12], 16), device=device)
                 write_safetensors({"flow": flow.half()}, file, {"flow_model": flow_model.name})
@@ -145,6 +158,16 @@ def clip_flow(
     if not torch.isfinite(flow).all():
         raise ValueError(f"clip {clip.name}: its flow is not finite. Leave it out.")
     return flow
+
+
+def check_distinct(real: FlowClips, generated: FlowClips) -> None:
+    """Raise ValueError if a clip's content is on both sides, whatever its file is called."""
+    both = [name for name, file in zip(real.names, real.files, strict=True) if file in generated.files]
+    if both:
+        raise ValueError(
+            f"clips: {len(both)} clip(s) of the real side are on the generated side as well, the first is {both[0]}. "
+            "Remove them from one of the two."
+        )
 
 
 def _check_motion(clip: str, file: Path, least: float) -> None:

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from ..flow import available_flow_models, load_flow_model
 from ..flow.base import FlowModel
-from .cache import STILL, FlowClips, cached_flows
-from .clips import ClipSettings, find_clips
+from .cache import STILL, FlowClips, cached_flows, check_distinct
+from .clips import ClipSettings, check_apart, find_clips
 from .model import DiscriminatorConfig, FlowDiscriminator, load_discriminator, save_discriminator
 from .state import EpochResult
 from .train import ROBUST, SIZES, judge_clips, train_discriminator
@@ -105,6 +105,7 @@ def both_sides(
     sides = []
     folders = {"real": options.real, "generated": options.generated}
     clips = {side: find_clips(folder) for side, folder in folders.items()}  # both, before any long work
+    check_apart(clips["real"], clips["generated"])
     for side, paths in clips.items():
         with tqdm(total=len(paths), desc=f"flow of {side} clips", unit="clip", disable=None) as bar:
             found = cached_flows(
@@ -120,6 +121,7 @@ def both_sides(
             print(f"skipped {clip}: {reason}", file=sys.stderr)
         print(f"{side}: {len(found)} clips, {len(found.skipped)} skipped")
         sides.append(found)
+    check_distinct(*sides)
     return sides[0], sides[1]
 
 

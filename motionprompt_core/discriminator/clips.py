@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,8 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..media.video import frame_rate, read_video
-
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".avi", ".mkv", ".m4v", ".gif", ".apng")
-FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from ..media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural
+from ..media.video import read_video
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,10 @@ class ClipSettings:
 
 
 def find_clips(folder: str | Path) -> list[Path]:
-    """Videos, and folders of images, in `folder` and below, in the order of their names.
+    """Videos, and folders of images, in `folder` and below, in the order of the numbers in their names.
 
-    Images beside videos are no clip: they are previews of them, or videos of which every frame is the same.
+    Images beside videos are no clip: they are previews of them, or videos of which every frame is the same. A file or
+    folder that links lead to in several ways is found once.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -84,7 +83,7 @@ def find_clips(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"clips: there is no folder {folder}. Give one that holds videos or folders of frames.")
-    clips = list(_clips(folder))
+    clips = list(_clips(folder, set()))
     if not clips:
         raise ValueError(
             f"clips: {folder} holds no clip. Expected videos ({', '.join(VIDEO_SUFFIXES)}, animated .webp), or folders "
@@ -93,30 +92,46 @@ def find_clips(folder: str | Path) -> list[Path]:
     return clips
 
 
-def _clips(folder: Path) -> Iterator[Path]:
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+def _clips(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    seen.add(folder.resolve())
+    entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural)
     stills = {entry for entry in entries if _is_still(entry)}
-    videos = {entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES + FRAME_SUFFIXES} - stills
+    videos = {entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES} - stills
     if stills and not videos:
         yield folder
     for entry in entries:
+        target = entry.resolve()
+        if target in seen:
+            continue
         if entry.is_dir():
-            yield from _clips(entry)
+            yield from _clips(entry, seen)
         elif entry in videos:
+            seen.add(target)
             yield entry
+
+
+def check_apart(real: Sequence[Path | Frames], generated: Sequence[Path | Frames]) -> None:
+    """Raise ValueError if a file is on both sides, as when one folder lies inside the other."""
+    sides = [{clip.resolve() for clip in clips if isinstance(clip, Path)} for clips in (real, generated)]
+    both = sorted(sides[0] & sides[1])
+    if both:
+        raise ValueError(
+            f"clips: {len(both)} clip(s) are on both sides, the first is {both[0]}. Keep real and generated clips in "
+            "folders of which neither holds the other."
+        )
 
 
 def _is_still(path: Path) -> bool:
     """Whether a file is one picture: .webp and .png may also be animations. A damaged one is left to the reader."""
     suffix = path.suffix.lower()
-    if suffix not in FRAME_SUFFIXES or not path.is_file():
+    if suffix not in IMAGE_SUFFIXES or not path.is_file():
         return False
     if suffix not in (".webp", ".png"):
         return True
     try:
         with Image.open(path) as image:
             return not getattr(image, "is_animated", False)
-    except (UnidentifiedImageError, OSError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError):
         return suffix != ".webp"
 
 
@@ -127,27 +142,36 @@ def read_clip(clip: str | Path | Frames, settings: ClipSettings) -> Tensor:
         ValueError: it cannot be decoded, or has too few frames for the smallest gap.
     """
     if isinstance(clip, Frames):
-        name, rate, step, video = clip.name, settings.fps, 1, clip.video[: settings.max_frames].float()
+        name, rate, video = clip.name, settings.fps, clip.video[: settings.max_frames].float()
     else:
-        path = Path(clip)
-        name, rate = path.name, settings.folder_fps if path.is_dir() else frame_rate(path)
-        step = max(1, round(rate / settings.fps))
-        video, _ = read_video(path, length=settings.max_frames, step=step, size=settings.size)
+        name = Path(clip).name
+        video, rate = read_video(
+            clip, length=settings.max_frames, fps=settings.fps, folder_fps=settings.folder_fps, size=settings.size
+        )
     if len(video) <= settings.flows * min(settings.gaps):
         raise ValueError(
-            f"clip {name} has {len(video)} frame(s) at {rate / step:.3g} frames a second, expected at least "
+            f"clip {name} has {len(video)} frame(s) at {rate:.3g} frames a second, expected at least "
             f"{settings.flows * min(settings.gaps) + 1}. Leave it out, or raise fps."
         )
     return to_square(without_borders(video), settings.size)
 
 
 def without_borders(video: Tensor, darkness: float = 0.06) -> Tensor:
-    """Cuts off the rows and columns at the edges that are black in every frame (letterboxes), (T, 3, H, W)."""
+    """Cuts off the rows and columns at the edges that are black in every frame (letterboxes), (T, 3, H, W).
+
+    What would leave less than half of a side is a night with a light in it, and no letterbox: that side stays whole.
+    """
     bright = video.amax(dim=(0, 1)) > darkness
-    rows, columns = (bright.any(dim=dim).nonzero().flatten() for dim in (1, 0))
-    if not len(rows):
-        return video  # a night without a light is no letterbox
-    return video[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    rows, columns = (_extent(bright.any(dim=dim)) for dim in (1, 0))
+    return video[:, :, rows, columns]
+
+
+def _extent(bright: Tensor) -> slice:
+    """From the first bright place to the last, or everything if that is less than half."""
+    places = bright.nonzero().flatten()
+    if not len(places) or 2 * (places[-1] - places[0] + 1) < len(bright):
+        return slice(None)
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def to_square(video: Tensor, size: int) -> Tensor:

@@ -1,22 +1,20 @@
-"""Clips in and out of files, as (T, 3, H, W) tensors in [0, 1]. PyAV and Pillow do the coding."""
+"""Clips in and out of files, as (T, 3, H, W) tensors in [0, 1]."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import torch
-from av.error import FFmpegError
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-_ANIMATED = (".webp", ".gif", ".png", ".apng")
+from .sources import ANIMATED_SUFFIXES, FOLDER_RATE, Timing, pictures, timing
 
 
 def read_video(
@@ -25,15 +23,21 @@ def read_video(
     start: int = 0,
     length: int | None = None,
     step: int = 1,
+    fps: float | None = None,
+    folder_fps: float = FOLDER_RATE,
     size: int | None = None,
 ) -> tuple[Tensor, float]:
-    """Read frames of a video file, an animated image, or a folder of images (in the order of their names).
+    """Read frames of a video file, an animated image, or a folder of images (in the order of the numbers in their
+    names).
 
     Args:
         path: anything that PyAV or Pillow reads.
         start: first frame.
         length: how many frames at most; None reads to the end, so mind the memory.
         step: take every step-th frame.
+        fps: in place of `step`: thin out to so many frames a second, as near as whole steps come; a source of variable
+            rate is thinned out by its time stamps.
+        folder_fps: frames a second of a folder of images.
         size: shorter side to scale to, px; None keeps it.
 
     Returns:
@@ -43,35 +47,67 @@ def read_video(
         FileNotFoundError: there is nothing at `path`.
         ValueError: it cannot be decoded, has no frame in the range, or frames of several sizes.
     """
+    frames, rate = stream_video(path, start=start, length=length, step=step, fps=fps, folder_fps=folder_fps, size=size)
+    read = list(frames)
+    if not read:
+        raise ValueError(f"video {path} has no frame from {start} on. Give a longer video or a smaller start.")
+    if len({frame.shape for frame in read}) > 1:
+        raise ValueError(f"video {path} has frames of several sizes. Scale them to one.")
+    video = torch.empty((len(read), 3, *read[0].shape[:2]))
+    for index in range(len(read)):  # one by one, so that the bytes are never there twice
+        video[index] = torch.from_numpy(read[index]).movedim(-1, 0).float().div(255)
+        read[index] = np.empty(0)
+    return video, rate
+
+
+def stream_video(
+    path: str | Path,
+    *,
+    start: int = 0,
+    length: int | None = None,
+    step: int = 1,
+    fps: float | None = None,
+    folder_fps: float = FOLDER_RATE,
+    size: int | None = None,
+) -> tuple[Iterator[np.ndarray], float]:
+    """As `read_video`, the frames one by one as they are decoded: (H, W, 3) uint8."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"video: there is no file or folder {path}.")
-    if start < 0 or step < 1 or (length is not None and length < 1):
-        raise ValueError(f"video: start {start}, length {length}, step {step}; expected start >= 0, the others >= 1.")
-    frames: list[np.ndarray] = []
-    rate = 8.0
-    with _decoding(path):
-        for index, (image, fps) in enumerate(_images(path)):
-            rate = fps
-            if index < start or (index - start) % step:
-                continue
-            frames.append(np.asarray(_scaled(image, size)))
-            if len(frames) == length:
-                break
-    if not frames:
-        raise ValueError(f"video {path} has no frame from {start} on. Give a longer video or a smaller start.")
-    if len({frame.shape for frame in frames}) > 1:
-        raise ValueError(f"video {path} has frames of several sizes. Scale them to one.")
-    return torch.from_numpy(np.stack(frames)).movedim(-1, 1).float().div(255), rate / step
+    if start < 0 or step < 1 or (length is not None and length < 1) or (fps is not None and not fps > 0):
+        raise ValueError(
+            f"video: start {start}, length {length}, step {step}, fps {fps}; expected start >= 0, the others >= 1."
+        )
+    found = timing(path, folder_fps)
+    images = ((np.array(_scaled(image, size)), seconds) for image, seconds in pictures(path))
+    if fps is not None and not found.steady:
+        return islice(_at_even_times(images, fps, found), start, None if length is None else start + length), fps
+    step = max(1, round(found.rate / fps)) if fps is not None else step
+    end = None if length is None else start + length * step
+    return (frame for frame, _ in islice(images, start, end, step)), found.rate / step
+
+
+def _at_even_times(
+    images: Iterator[tuple[np.ndarray, float | None]], fps: float, found: Timing
+) -> Iterator[np.ndarray]:
+    """Frames at 0, 1/fps, 2/fps ... seconds. Between two frames they are mixed, so that what moves evenly goes on to
+    do so; a picture that stays for longer than two of these steps is shown as long as it stays."""
+    index, before, then = 0, None, 0.0
+    for number, (image, seconds) in enumerate(images):
+        now = number / found.rate if seconds is None else seconds
+        while before is not None and index / fps < now and now > then:
+            share = (index / fps - then) / (now - then)
+            stays = share < 1e-3 or now - then > 2 / fps or before.shape != image.shape
+            yield before if stays else (before * (1 - share) + image * share).round().astype(np.uint8)
+            index += 1
+        before, then = image, now
+    if before is not None and index / fps <= then + 1e-6:
+        yield before
 
 
 def frame_rate(path: str | Path) -> float:
     """Frames a second of a video file or an animated image (8 where it does not say); errors as `read_video`'s."""
-    path = Path(path)
-    with _decoding(path):
-        for _, fps in _images(path):
-            return fps
-    raise ValueError(f"video {path} has no frame. Leave it out.")
+    return timing(Path(path)).rate
 
 
 def write_video(frames: Tensor, path: str | Path, fps: float = 8.0) -> None:
@@ -87,7 +123,7 @@ def write_video(frames: Tensor, path: str | Path, fps: float = 8.0) -> None:
     pixels = frames.detach().float().clamp(0, 1).mul(255).round().byte().cpu().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = path.suffix.lower()
-    if suffix in _ANIMATED:
+    if suffix in ANIMATED_SUFFIXES:
         first, *rest = [Image.fromarray(image) for image in pixels]
         options: dict[str, Any] = {"quality": 90, "method": 4} if suffix == ".webp" else {}
         first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, **options)
@@ -108,35 +144,6 @@ def _write_h264(pixels: np.ndarray, path: Path, fps: float) -> None:
         for image in pixels:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-
-
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turns what the decoders raise into one error that names the file."""
-    try:
-        yield
-    except (FFmpegError, UnidentifiedImageError, OSError, EOFError, IndexError) as error:
-        raise ValueError(f"video {path} cannot be decoded ({error}). Damaged or no video: leave it out.") from error
-
-
-def _images(path: Path) -> Iterator[tuple[Image.Image, float]]:
-    """The frames one by one, each with the source's frames a second."""
-    if path.is_dir():
-        for file in sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES):
-            with Image.open(file) as image:
-                yield image.convert("RGB"), 8.0
-    elif path.suffix.lower() in _ANIMATED:
-        with Image.open(path) as image:
-            for frame in ImageSequence.Iterator(image):
-                yield frame.convert("RGB"), 1000 / (frame.info.get("duration") or 125)
-    else:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"video {path} has no picture. Leave it out.")
-            stream = container.streams.video[0]
-            fps = float(stream.average_rate or 8)
-            for frame in container.decode(stream):
-                yield frame.to_image(), fps
 
 
 def _scaled(image: Image.Image, size: int | None) -> Image.Image:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ..discriminator.model import load_discriminator
 from ..flow import available_flow_models, load_flow_model
-from ..media.video import read_video
+from ..media.video import stream_video
 from .comparison import Clip, table, to_dict
-from .consistency import CLIP, DINO, ImageEmbedder, consistency
-from .video import measure_video
+from .consistency import CLIP, DINO, ImageEmbedder, frame_consistency
+from .measure import measure_stream
+
+PART = 8  # frames that are decoded together
 
 
 def add_to(commands: Any) -> None:
@@ -39,18 +45,42 @@ def add_to(commands: Any) -> None:
 
 def run_metrics(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
-    videos = [read_video(path, length=options.max_frames) for path in options.files]
+    streams = [stream_video(path, length=options.max_frames) for path in options.files]  # all, before any long work
     flow = load_flow_model(options.flow_model, options.flow_weights).to(device)
     judge = load_discriminator(options.discriminator).to(device) if options.discriminator else None
     files = {"subject_consistency": (DINO, options.dino), "background_consistency": (CLIP, options.clip)}
     embedders = {key: ImageEmbedder(name, path).to(device) for key, (name, path) in files.items() if path}
     clips = []
-    for path, (frames, fps) in zip(options.files, videos, strict=True):
-        frames = frames.to(device)
+    for path, (frames, fps) in zip(options.files, streams, strict=True):
+        seen = _Seen(frames, embedders, device, path)
         try:
-            measured = measure_video(frames, flow, judge, fps=fps)
+            measured = measure_stream(seen, flow, judge, fps=fps)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        found = {key: consistency(frames, embedder) for key, embedder in embedders.items()}
-        clips.append(Clip(path.name, measured, found))
+            text = str(error)
+            raise ValueError(text if str(path) in text else f"{path}: {text}") from error
+        clips.append(Clip(path.name, measured, seen.consistency()))
     print(json.dumps(to_dict(clips), indent=2) if options.json else table(clips))
+
+
+class _Seen:
+    """A video's frames in parts (t, 3, H, W), each shown to the embedders on its way."""
+
+    def __init__(self, frames: Iterator[np.ndarray], embedders: dict[str, ImageEmbedder], device: Any, path: Path):
+        self.frames, self.embedders, self.device, self.path = frames, embedders, device, path
+        self.features: dict[str, list[Tensor]] = {key: [] for key in embedders}
+
+    def __iter__(self) -> Iterator[Tensor]:
+        shape = None
+        while part := list(islice(self.frames, PART)):
+            shapes = {frame.shape for frame in part} | ({shape} if shape else set())
+            if len(shapes) > 1:
+                raise ValueError(f"video {self.path} has frames of several sizes. Scale them to one.")
+            shape = part[0].shape
+            video = torch.from_numpy(np.stack(part)).to(self.device).movedim(-1, 1).float().div(255)
+            with torch.no_grad():
+                for key, embed in self.embedders.items():
+                    self.features[key].append(embed(video).cpu())
+            yield video
+
+    def consistency(self) -> dict[str, float]:
+        return {key: frame_consistency(torch.cat(parts)) for key, parts in self.features.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .video import MeasuredVideo
+from .measure import MeasuredVideo
 
 # metric -> what is better (+1 higher, -1 lower, 0 neither), and whose formula it is
 METRICS: dict[str, tuple[int, str]] = {

@@ -1,15 +1,8 @@
-"""What changed in a finished video, in numbers: flicker, smoothness, amount of motion, realism, sharpness.
-
-None is enough alone: a frozen or blurred video has perfect temporal scores. So `evaluate_video` gives them with the
-amount of motion and the sharpness, and says when a video does not move. Names and formulas that are VBench's
-(Huang et al., CVPR 2024) are marked so; the others are proxies and not comparable with published tables.
-"""
+"""What is measured in a finished video, each as a function; `measure` has them together. Marks as there."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,118 +10,6 @@ from torch import Tensor
 from ..discriminator.model import FlowDiscriminator, in_a_row
 from ..flow.base import FlowModel
 from ..media.ops import laplacian, warp
-
-# A video whose fastest pixels move less than this share of its shorter side per frame (0.25 px of 256) stands still.
-FROZEN_SHARE = 0.25 / 256
-
-
-@dataclass(frozen=True)
-class TemporalMetrics:
-    """Measurements of one video; see the functions of the same names.
-
-    Attributes:
-        temporal_flickering: VBench, 0..1, higher is calmer.
-        motion_smoothness: proxy, 0..1, higher is smoother.
-        dynamic_degree: VBench's formula with this flow model, 1 if the video counts as moving, else 0.
-        flow_magnitude: speed of the fastest 5 % of pixels, px a frame, mean over the pairs.
-        warping_error: squared colour error along the flow, 0..1, lower is steadier.
-        flow_consistency: share of pixels whose forward and backward flow agree, 0..1, higher is better.
-        flow_acceleration: change of the flow along itself, px a frame^2, lower is smoother.
-        sharpness: variance of the Laplacian, higher is sharper; a fall means that smoothness was bought with blur.
-        discriminator_score: mean phi(f), 0..1, higher is more real; None without a discriminator.
-        frozen: nothing moves, so the temporal scores above are no merit.
-        flow_model: what measured the motion.
-        frames: length of the video.
-    """
-
-    temporal_flickering: float
-    motion_smoothness: float
-    dynamic_degree: float
-    flow_magnitude: float
-    warping_error: float
-    flow_consistency: float
-    flow_acceleration: float
-    sharpness: float
-    discriminator_score: float | None
-    frozen: bool
-    flow_model: str
-    frames: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-class MeasuredVideo(NamedTuple):
-    """The metrics of one video, and how two of them run along it.
-
-    Attributes:
-        metrics: the numbers.
-        change: mean absolute difference of each frame to the next, (T - 1,), 0..1; temporal flickering is 1 - its mean.
-        speed: speed of the fastest 5 % of pixels from each frame to the next, (T - 1,), px a frame.
-    """
-
-    metrics: TemporalMetrics
-    change: list[float]
-    speed: list[float]
-
-
-def evaluate_video(
-    frames: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator | None = None, **options: Any
-) -> TemporalMetrics:
-    """The metrics of one video; see `measure_video`."""
-    return measure_video(frames, flow_model, discriminator, **options).metrics
-
-
-def measure_video(
-    frames: Tensor,
-    flow_model: FlowModel,
-    discriminator: FlowDiscriminator | None = None,
-    *,
-    fps: float = 8.0,
-    gap: int = 1,
-    batch: int = 8,
-) -> MeasuredVideo:
-    """Measure one video. Each flow is estimated once: forward, backward, and across the frames left out.
-
-    Args:
-        frames: (T, 3, H, W) or (T, H, W, 3), RGB in [0, 1], T at least 3.
-        flow_model: measures the motion. A score by the very model that guided the video flatters it: use another too.
-        discriminator: its score is added; should have been trained with `flow_model`.
-        fps: of the video; `dynamic_degree` is defined at 8.
-        gap: distance in frames of the pairs that the discriminator sees.
-        batch: pairs at a time; fewer need less memory.
-
-    Raises:
-        ValueError: wrong shape, too few frames, or frames too small for the flow model.
-    """
-    video = as_video(frames, at_least=3)
-    raw = video_flow(video, flow_model, batch=batch)
-    forward = on_source_grid(raw, flow_model)
-    backward = on_source_grid(video_flow(video.flip(0), flow_model, batch=batch), flow_model).flip(0)
-    speeds, changes = top_speed(raw), frame_changes(video)
-    speed = speeds.mean().item()
-    error, consistency = warping_error(video, forward, backward)
-    score = None
-    if discriminator is not None:
-        pairs = raw if gap == 1 else video_flow(video, flow_model, gap=gap, batch=batch)
-        score = flow_score(pairs, flow_model, discriminator, gap=gap, batch=batch)
-    metrics = TemporalMetrics(
-        temporal_flickering=1 - changes.mean().item(),
-        motion_smoothness=motion_smoothness(video, flow_model, batch=batch),
-        dynamic_degree=float(
-            _moves(raw, video) if _sampling(fps) == 1 else dynamic_degree(video, flow_model, fps=fps, batch=batch)
-        ),
-        flow_magnitude=speed,
-        warping_error=error,
-        flow_consistency=consistency,
-        flow_acceleration=flow_acceleration(forward),
-        sharpness=sharpness(video),
-        discriminator_score=score,
-        frozen=speed < FROZEN_SHARE * min(video.shape[-2:]),
-        flow_model=flow_model.name,
-        frames=len(video),
-    )
-    return MeasuredVideo(metrics, changes.tolist(), speeds.tolist())
 
 
 def as_video(frames: Tensor, at_least: int = 2) -> Tensor:
@@ -182,16 +63,20 @@ def frame_changes(video: Tensor) -> Tensor:
     return (pixels[1:] - pixels[:-1]).abs().flatten(1).mean(1) / 255
 
 
-@torch.no_grad()
 def motion_smoothness(frames: Tensor, flow_model: FlowModel, batch: int = 8) -> float:
     """Proxy of VBench's motion smoothness: drop every other frame, rebuild it from its neighbours, 1 - mean error.
 
     VBench rebuilds with the AMT-S network; this warps both neighbours half-way along their flow and averages.
     """
-    video = as_video(frames, at_least=3)
+    return 1 - halfway_errors(as_video(frames, at_least=3), flow_model, batch).mean().item()
+
+
+@torch.no_grad()
+def halfway_errors(video: Tensor, flow_model: FlowModel, batch: int = 8) -> Tensor:
+    """Mean error of every other frame of (T, 3, H, W) rebuilt from its neighbours: ((T - 1) // 2,)."""
     kept, dropped = video[0::2], video[1:-1:2]
     before, after = kept[: len(dropped)], kept[1 : len(dropped) + 1]
-    errors = []
+    errors = [video.new_empty(0)]
     for i in range(0, len(dropped), batch):
         a, b = before[i : i + batch], after[i : i + batch]
         flow = flow_model(a, b)
@@ -199,7 +84,7 @@ def motion_smoothness(frames: Tensor, flow_model: FlowModel, batch: int = 8) -> 
             flow = _move_grid(flow, -0.5)
         rebuilt = (warp(a, -flow / 2) + warp(b, flow / 2)) / 2
         errors.append((rebuilt - dropped[i : i + batch]).abs().mean((1, 2, 3)))
-    return 1 - torch.cat(errors).mean().item()
+    return torch.cat(errors)
 
 
 def top_speed(flow: Tensor) -> Tensor:
@@ -214,17 +99,19 @@ def dynamic_degree(frames: Tensor, flow_model: FlowModel, fps: float = 8.0, batc
     At about 8 frames a second, the fastest 5 % of pixels must exceed 6 px per 256 px of the shorter side in at least
     4 pairs per 16 frames. VBench measures with RAFT (20 updates, Things weights); the flow model given here may differ.
     """
-    video = as_video(as_video(frames)[:: _sampling(fps)])
-    return _moves(video_flow(video, flow_model, batch=batch), video)
+    video = as_video(as_video(frames)[:: sampling(fps)])
+    return moves(top_speed(video_flow(video, flow_model, batch=batch)).tolist(), len(video), min(video.shape[-2:]))
 
 
-def _sampling(fps: float) -> int:
+def sampling(fps: float) -> int:
+    """Every which frame `dynamic_degree` looks at."""
     return max(1, round(fps / 8))
 
 
-def _moves(flow: Tensor, video: Tensor) -> bool:
-    needed = max(1, round(4 * len(video) / 16))  # VBench's count is 0 for two frames, which would always move
-    return int((top_speed(flow) > 6.0 * min(video.shape[-2:]) / 256).sum()) >= needed
+def moves(speeds: list[float], length: int, side: int) -> bool:
+    """Whether enough of the `speeds` (px) between `length` frames of this shorter side exceed VBench's threshold."""
+    needed = max(1, round(4 * length / 16))  # VBench's count is 0 for two frames, which would always move
+    return sum(speed > 6.0 * side / 256 for speed in speeds) >= needed
 
 
 def visible(forward: Tensor, backward: Tensor) -> Tensor:
@@ -251,21 +138,37 @@ def warping_error(frames: Tensor, forward: Tensor, backward: Tensor) -> tuple[fl
     Returns:
         The error, and the share of pixels whose flows agree. Where they agree nowhere, all pixels count.
     """
-    video = as_video(frames)
+    error, seen, whole, pixels = warping_errors(as_video(frames), forward, backward).tolist()
+    return error / seen if seen else whole / pixels, seen / pixels
+
+
+def warping_errors(video: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+    """The sums behind `warping_error`: squared differences over the pixels seen in both frames, how many these are,
+    squared differences over all, how many these are; float64 (4,)."""
     mask = visible(forward, backward)
-    difference = (warp(video[1:], forward) - video[:-1]).square().mean(1, keepdim=True)
-    error = (difference * mask).sum() / mask.sum() if mask.any() else difference.mean()
-    return error.item(), mask.float().mean().item()
+    difference = (warp(video[1:], forward) - video[:-1]).square().mean(1, keepdim=True).double()
+    total = torch.tensor(difference.numel(), device=video.device)
+    return torch.stack([(difference * mask).sum(), mask.sum().double(), difference.sum(), total.double()]).cpu()
 
 
 def flow_acceleration(flow: Tensor) -> float:
     """Mean change of velocity along the motion, |f_{t+1}(x + f_t(x)) - f_t(x)|, px a frame^2; 0 for steady motion."""
-    return (warp(flow[1:], flow[:-1]) - flow[:-1]).norm(dim=1).mean().item() if len(flow) > 1 else 0.0
+    return path_changes(flow).mean().item() if len(flow) > 1 else 0.0
+
+
+def path_changes(flow: Tensor) -> Tensor:
+    """The mean change of velocity from each flow (T, 2, H, W) to the next: (T - 1,), px a frame^2."""
+    return (warp(flow[1:], flow[:-1]) - flow[:-1]).norm(dim=1).flatten(1).mean(1)
 
 
 def sharpness(frames: Tensor) -> float:
     """Variance of the Laplacian of the 8-bit luma, mean over the frames: the usual measure of focus."""
-    return laplacian(as_video(frames, at_least=1) * 255).flatten(1).var(1).mean().item()
+    return sharpnesses(as_video(frames, at_least=1)).mean().item()
+
+
+def sharpnesses(video: Tensor) -> Tensor:
+    """The same of each frame of (T, 3, H, W): (T,)."""
+    return laplacian(video * 255).flatten(1).var(1)
 
 
 def discriminator_score(
@@ -280,7 +183,6 @@ def discriminator_score(
     return flow_score(flow, flow_model, discriminator, gap=gap, batch=batch)
 
 
-@torch.no_grad()
 def flow_score(
     flow: Tensor,
     flow_model: FlowModel,
@@ -288,8 +190,20 @@ def flow_score(
     gap: int = 1,
     batch: int = 8,
 ) -> float:
-    """Mean phi(f) of all flows (T, 2, H, W; px) between frames `gap` apart, as `flow_model` gives them, which is how
-    training saw them.
+    """Mean of `flow_scores`."""
+    return flow_scores(flow, flow_model, discriminator, gap=gap, batch=batch).mean().item()
+
+
+@torch.no_grad()
+def flow_scores(
+    flow: Tensor,
+    flow_model: FlowModel,
+    discriminator: FlowDiscriminator,
+    gap: int = 1,
+    batch: int = 8,
+) -> Tensor:
+    """phi(f) of all rows of flows (T, 2, H, W; px) between frames `gap` apart, as `flow_model` gives them, which is how
+    training saw them; one number for each first flow.
 
     Raises:
         ValueError: there are fewer than the discriminator judges together.
@@ -301,4 +215,4 @@ def flow_score(
             stacklevel=3,
         )
     rows = in_a_row(flow, discriminator.config.flows, gap)
-    return torch.cat([discriminator(part) for part in rows.split(batch)]).sigmoid().mean().item()
+    return torch.cat([discriminator(part) for part in rows.split(batch)]).sigmoid()

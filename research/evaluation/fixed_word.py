@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from motionprompt_core.demo import world
 from motionprompt_core.guidance.settings import GuidanceSettings
-from motionprompt_core.metrics.video import evaluate_video
+from motionprompt_core.metrics.measure import evaluate_video
 
 from ..demo import truth
 from .arms import fixed_word

@@ -21,7 +21,8 @@ from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.discriminator.model import load_discriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.guidance.settings import GuidanceSettings
-from motionprompt_core.metrics.video import evaluate_video, flow_score, video_flow
+from motionprompt_core.metrics.measure import evaluate_video
+from motionprompt_core.metrics.video import flow_score, video_flow
 
 from ..demo import truth
 from .arms import Arm, Networks, clip_of

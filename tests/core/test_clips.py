@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 from PIL import Image
 
 from motionprompt_core.__main__ import main
-from motionprompt_core.discriminator.cache import STILL, cached_flows
+from motionprompt_core.discriminator.cache import STILL, cached_flows, check_distinct
 from motionprompt_core.discriminator.clips import (
     ClipSettings,
     Frames,
+    check_apart,
     compressed,
     find_clips,
     read_clip,
@@ -24,6 +26,7 @@ from motionprompt_core.discriminator.clips import (
 from motionprompt_core.discriminator.model import DiscriminatorConfig, load_discriminator
 from motionprompt_core.discriminator.train import train_discriminator
 from motionprompt_core.flow.lucas_kanade import GradientFlow
+from motionprompt_core.flow.raft import RaftFlow
 from motionprompt_core.media.video import write_video
 
 SETTINGS = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)
@@ -252,3 +255,44 @@ except OSError as error:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, timeout=300)
     assert "could not be written" in result.stdout and "disk full" in result.stdout, result.stderr
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]  # one, whole, no leftovers
+
+
+def test_a_clip_counts_once_and_on_one_side(tmp_path):
+    """Copies among the clips that a training holds back would be judged by what it was trained on."""
+    for folder in ("real", "real/made"):
+        for number in range(2):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_video(drifting(8, 1 + number), tmp_path / folder / f"{len(folder)}_{number}.mp4")
+    settings = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)
+    with pytest.raises(ValueError, match="2 clip.s. are on both sides"):
+        check_apart(find_clips(tmp_path / "real"), find_clips(tmp_path / "real" / "made"))
+    real = cached_flows(find_clips(tmp_path / "real"), tmp_path / "cache", GradientFlow(), settings)
+    assert len(real) == 2 and all("it counts once" in reason for reason in real.skipped.values())
+    made = cached_flows(find_clips(tmp_path / "real" / "made"), tmp_path / "cache", GradientFlow(), settings)
+    with pytest.raises(ValueError, match="2 clip.s. of the real side are on the generated side"):
+        check_distinct(real, made)
+
+
+def test_other_weights_of_a_flow_model_make_other_flows(tmp_path):
+    write_video(drifting(6, 1), tmp_path / "a.mp4")
+    settings = ClipSettings(size=128, grid=32, pairs=2, gaps=(1,), max_frames=6)
+    files = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        files += cached_flows([tmp_path / "a.mp4"], tmp_path / "cache", RaftFlow("raft_small", 1), settings).files
+    assert files[0] != files[1]
+
+
+def test_a_name_that_the_console_lacks_does_not_lose_the_result(tmp_path):
+    """Output that is redirected on Windows has a code page's encoding."""
+    write_video(drifting(6, 1), tmp_path / "\u4e2d.mp4")
+    command = ["-m", "motionprompt_core", "metrics", str(tmp_path / "\u4e2d.mp4"), "--flow-model", "lucas_kanade"]
+    result = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert b"?.mp4" in result.stdout and b"sharpness" in result.stdout

@@ -13,7 +13,7 @@ from motionprompt_core.media.ops import gaussian_blur
 from motionprompt_core.media.video import write_video
 from motionprompt_core.metrics.comparison import Clip, differences, draw, table, to_dict
 from motionprompt_core.metrics.consistency import consistency, frame_consistency
-from motionprompt_core.metrics.video import measure_video
+from motionprompt_core.metrics.measure import measure_video
 
 TEMPORAL = {
     "temporal_flickering": 1,

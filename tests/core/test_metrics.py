@@ -12,11 +12,12 @@ from motionprompt_core.discriminator.model import DiscriminatorConfig, FlowDiscr
 from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.flow.lucas_kanade import GradientFlow
 from motionprompt_core.media.ops import gaussian_blur
+from motionprompt_core.metrics import measure
+from motionprompt_core.metrics.measure import evaluate_video, measure_stream, measure_video
 from motionprompt_core.metrics.video import (
     as_video,
     discriminator_score,
     dynamic_degree,
-    evaluate_video,
     flow_acceleration,
     motion_smoothness,
     sharpness,
@@ -176,3 +177,25 @@ def test_unusable_videos_are_refused():
         evaluate_video(torch.full((4, 3, 32, 32), float("nan")), flow)
     with pytest.raises(ValueError, match="gap is 4, expected 1 to 3 for 4 frames"):
         discriminator_score(torch.rand(4, 3, 32, 32), flow, None, gap=4)
+
+
+@pytest.mark.parametrize("fps", [8, 24])
+def test_a_video_in_parts_measures_like_the_whole(monkeypatch, fps):
+    """Long videos are measured in blocks; the numbers must not depend on where those are cut."""
+    clip, flow = moving_clip(45, size=32, speed=2), GradientFlow()
+    judge = FlowDiscriminator(DiscriminatorConfig(flow_model="gradient", flows=2, img_size=32)).eval()
+    whole = measure_video(clip, flow, judge, fps=fps)
+    monkeypatch.setattr(measure, "BLOCK_PIXELS", 10 * 32 * 32)
+    parts = measure_stream(iter(clip.split(7)), flow, judge, fps=fps)
+    assert len(parts.change) == len(parts.speed) == 44
+    for key, value in whole.metrics.to_dict().items():
+        assert parts.metrics.to_dict()[key] == (
+            pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+        ), key
+
+
+@pytest.mark.parametrize(("frames", "fps"), [(3, 24), (8, 60), (16, 240)])
+def test_a_clip_that_is_short_in_time_is_measured_but_for_what_needs_more(frames, fps):
+    found = evaluate_video(moving_clip(frames, size=32), GradientFlow(), fps=fps)
+    assert found.dynamic_degree is None
+    assert found.motion_smoothness > 0.9 and found.frames == frames
