@@ -19,7 +19,7 @@ from motionprompt_core.media.video import read_video
 from motionprompt_core.metrics.measure import evaluate_video
 
 from .comfy_server import ComfyError, ComfyServer, RunResult, comfyui_version
-from .locate import bundled_comfyui, missing_packages
+from .locate import bundled_comfyui, check_packages
 from .workflow import Prompt, find_nodes, load_workflow, set_inputs, ui_to_api
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,17 +81,6 @@ def print_table(metrics: Mapping[str, Mapping[str, Any]], seconds: float, peak: 
         f"\nOne video proves nothing: docs/evidence.md says what was measured over several seeds.\n"
         f"{seconds:.0f} s in ComfyUI, peak memory {peak / 2**30:.2f} GiB"
     )
-
-
-def check_packages(comfyui: Path) -> None:
-    """Raises ComfyError where this environment cannot start that ComfyUI, with the command that helps."""
-    missing = missing_packages(comfyui)
-    if missing:
-        wanted = " ".join(f'"{line}"' for line in missing)
-        raise ComfyError(
-            f"ComfyUI {comfyui_version(comfyui)} in {comfyui} asks for packages that the environment which run.py made "
-            f"does not have. Install them there and start again:\n{sys.executable} -m pip install {wanted}"
-        )
 
 
 def run(comfyui: Path, out: Path, seed: int | None) -> None:

@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from .comfy_server import comfyui_version, find_animatediff
+from .comfy_server import ComfyError, comfyui_version, find_animatediff
 
 # ComfyUI starts without these: templates and help of its own nodes.
 NOT_NEEDED = {"comfyui-workflow-templates", "comfyui-embedded-docs"}
@@ -79,6 +79,17 @@ def missing_packages(comfyui: Path) -> list[str]:
         if name and re.sub(r"[-_.]+", "-", name[0]).lower() not in NOT_NEEDED and not _installed(name[0]):
             missing.append(line.strip())
     return missing
+
+
+def check_packages(comfyui: Path) -> None:
+    """Raises ComfyError where this environment cannot start that ComfyUI, with the command that helps."""
+    missing = missing_packages(comfyui)
+    if missing:
+        wanted = " ".join(f'"{line}"' for line in missing)
+        raise ComfyError(
+            f"ComfyUI {comfyui_version(comfyui)} in {comfyui} asks for packages that the environment which run.py made "
+            f"does not have. Install them there and start again:\n{sys.executable} -m pip install {wanted}"
+        )
 
 
 def _installed(name: str) -> bool:

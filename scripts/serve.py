@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .comfy_server import PACK_NAME, link_pack
-from .locate import animatediff, bundled_comfyui, users_comfyuis
+from .comfy_server import PACK_NAME, ComfyError, link_pack
+from .locate import animatediff, bundled_comfyui, check_packages, users_comfyuis
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,6 +33,11 @@ def main(arguments: list[str]) -> int:
     for name in ("models", "input", "output", "custom_nodes"):
         (base_dir / name).mkdir(parents=True, exist_ok=True)
     comfyui = [*users_comfyuis(), bundled_comfyui()][0]
+    try:
+        check_packages(comfyui)
+    except ComfyError as error:
+        print(error, file=sys.stderr)
+        return 1
     packs = {PACK_NAME: ROOT}
     ade = animatediff(comfyui)
     if ade is not None:
