@@ -94,9 +94,11 @@ def knob_input(name: str, slider: bool) -> Any:
 
 
 def _left_to_the_preset(name: str, slider: bool) -> str:
-    values = ", ".join(f"{preset} {_shown(getattr(PRESETS[preset].settings, name))}" for preset in PRESETS)
+    values = {preset: _shown(getattr(PRESETS[preset].settings, name)) for preset in PRESETS}
+    same = set(values.values())
+    shown = f"{same.pop()} in each" if len(same) == 1 else ", ".join(f"{preset} {v}" for preset, v in values.items())
     how = AS_PRESET if isinstance(DEFAULTS[name], (bool, str)) else "Left end" if slider else "-1"
-    return f"{how}: as in the preset ({values})."
+    return f"{how}: the preset's ({shown})."
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Takes the pictures of the nodes that their help pages show, from the real interface.
 
-    python -m scripts.make_help_pictures
+    python -m scripts.make_help_pictures [node ids]
 
 Needs a Chromium. The pictures go to web/docs/images; a page without its picture gets one under its heading.
 """
@@ -29,11 +29,11 @@ def add_to_page(page: Path, title: str) -> None:
         page.write_text(f"{heading}\n\n![{title}{picture}\n{rest}", encoding="utf-8", newline="\n")
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
     images = PAGES / "images"
     images.mkdir(exist_ok=True)
     with ComfyServer(comfyuis()[0], [ROOT]) as server, open_canvas(server.url, height=1500) as canvas:
-        for page in sorted(PAGES.glob("*.md")):
+        for page in [PAGES / f"{name}.md" for name in names] or sorted(PAGES.glob("*.md")):
             path = images / f"{page.stem}.png"
             canvas.shoot_node(page.stem, path)
             with Image.open(path) as picture:
@@ -44,6 +44,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(sys.argv[1:])
     except NoBrowser as missing:
         sys.exit(f"No pictures: {missing}")
