@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Look `image` (B, C, H, W) up at every pixel plus `flow` (B, 2, H, W; px, x first), border pixels repeated."""
+def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
+    """Look `image` (B, C, H, W) up at every pixel plus `flow` (B, 2, H, W; px, x first), border pixels repeated.
+
+    Bilinear softens what it moves; bicubic hardly does, and may overshoot a little at edges.
+    """
     height, width = image.shape[-2:]
     # Positions need more digits than half precision has: at 512 px its step is a quarter to two pixels.
     flow = flow if flow.dtype == torch.float64 else flow.float()
     ys = torch.linspace(-1, 1, height, device=flow.device, dtype=flow.dtype).view(1, height, 1)
     xs = torch.linspace(-1, 1, width, device=flow.device, dtype=flow.dtype).view(1, 1, width)
     grid = torch.stack((xs + flow[:, 0] / ((width - 1) / 2), ys + flow[:, 1] / ((height - 1) / 2)), dim=-1)
-    warped = F.grid_sample(image.to(flow.dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    warped = F.grid_sample(image.to(flow.dtype), grid, mode=mode, padding_mode="border", align_corners=True)
     return warped.to(image.dtype)
 
 

@@ -1,0 +1,74 @@
+"""Where the content of each frame is in its neighbours: flows between near frames, and where they can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..flow.base import FlowModel
+from ..metrics.video import on_source_grid, visible
+
+# Flow is looked for on pictures of half the size, where a step of half a pixel is a whole one of the video's, and noise
+# is less; a picture smaller than this is looked at as it is.
+SMALLEST = 64
+
+
+class Paths:
+    """Flows between frames up to `radius` apart, estimated when they are needed and forgotten when they are not.
+
+    Each is estimated once, so that going through the video costs the same in small pieces and large, and at no time
+    are more kept than one piece and its neighbourhood need.
+
+    Args:
+        frames: (F, 3, H, W), nominally in [0, 1].
+        flow: the flow model.
+        radius: in frames.
+        batch: pairs at a time.
+        check: called between batches; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        frames: Tensor,
+        flow: FlowModel,
+        radius: int,
+        batch: int = 8,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.size = frames.shape[-2:]
+        half = min(self.size) >= 2 * SMALLEST
+        self.small = F.avg_pool2d(frames, 2, ceil_mode=True, count_include_pad=False) if half else frames
+        self.flow, self.radius, self.batch, self.check = flow, radius, batch, check
+        self._known: dict[tuple[int, int], Tensor] = {}
+
+    def neighbours(self, frame: int) -> list[int]:
+        """Frames at most `radius` away, in their order."""
+        first, last = max(0, frame - self.radius), min(len(self.small) - 1, frame + self.radius)
+        return [other for other in range(first, last + 1) if other != frame]
+
+    def look(self, first: int, stop: int) -> None:
+        """Estimate the flows that frames `first` .. `stop` - 1 need, and forget those that only earlier ones did."""
+        self._known = {pair: f for pair, f in self._known.items() if max(pair) >= first}
+        needed = [pair for i in range(first, stop) for j in self.neighbours(i) for pair in ((i, j), (j, i))]
+        missing = [pair for pair in dict.fromkeys(needed) if pair not in self._known]
+        for start in range(0, len(missing), self.batch):
+            self.check()
+            pairs = missing[start : start + self.batch]
+            a, b = (self.small[[pair[end] for pair in pairs]] for end in (0, 1))
+            self._known |= zip(pairs, on_source_grid(self.flow(a, b), self.flow), strict=True)
+
+    def from_frame(self, frame: int) -> tuple[Tensor, Tensor]:
+        """The flows (N, 2, H, W; px) from a frame to its neighbours, and how surely each pixel is seen there, (N, 1, H,
+        W) in [0, 1]."""
+        others = self.neighbours(frame)
+        there = torch.stack([self._known[frame, other] for other in others])
+        back = torch.stack([self._known[other, frame] for other in others])
+        seen = F.avg_pool2d(visible(there, back).float(), 3, 1, 1, count_include_pad=False)
+        if there.shape[-2:] == self.size:
+            return there, seen
+        scale = there.new_tensor([whole / small for whole, small in zip(self.size, there.shape[-2:], strict=True)])
+        there, seen = (F.interpolate(x, size=self.size, mode="bilinear", align_corners=False) for x in (there, seen))
+        return there * scale.flip(0).view(1, 2, 1, 1), seen

@@ -1,0 +1,189 @@
+"""The closed form: every frame's content put onto the smoothed path of its own flow, in the colour averaged along it.
+
+For frame i with neighbours j up to `radius` away, tau = j - i and w = exp(-tau^2 / (2 radius^2)):
+
+    f_ij = flow(Y_i, Y_j)                                 where what frame i shows at a pixel is in frame j
+    m_ij = 1 where f_ij and f_ji cancel, else 0           hidden, out of the picture, behind a cut: not asked
+    C_i  = (Y_i + sum_j w m_ij Y_j(x + f_ij)) / (1 + sum_j w m_ij)
+    d_i  = value at tau = 0 of the parabola through (0, 0) and (tau, f_ij), by least squares with the weights w
+    Y*_i = Y_i + a (C_i - Y_i), looked up at x - b d_i
+
+A parabola, not a line: whatever curves or speeds up evenly stays as it is. Acceleration is never penalised.
+
+What moves by itself is no fault. a and b are 0 where flow cannot tell what is there from what the frame's own past, its
+own future, or its nearest neighbours lead to, and rise to 1 beyond that:
+
+    e = min(|C_i - Y_i|, and |P - Y_i| of P from straight lines through two frames on one side, and from parabolas
+            fitted to two frames on either side, or to one and two), all along the path
+    a = max(0, 1 - (tolerance / e)^2)
+
+and b likewise, with |d_i| and the same of the paths. A ball that bounces is led to by its past up to the bounce and by
+its future from there; a light that is switched on likewise; a quick wave by its nearest neighbours; a jolt, a flash or
+flicker by none. What most of the picture does alike is the camera's, and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..flow.base import FlowModel
+from ..media.ops import warp
+from .paths import Paths
+
+# What flow cannot tell: motion below this share of the shorter side, ...
+LEAST_MOTION = 1 / 384
+# ... and colour (0..1) within this and what a shift by so many pixels would explain.
+LEAST_COLOUR = 0.004
+SHIFT = 1.0
+# Frames whose parabola is believed, however many are asked.
+NEAREST = ((-2.0, -1.0, 1.0, 2.0), (-1.0, 1.0, 2.0), (-2.0, -1.0, 1.0))
+# Light and exposure are told from detail by averages over this share of the shorter side.
+BLOCK = 1 / 16
+
+
+@torch.no_grad()
+def steady(
+    frames: Tensor,
+    flow: FlowModel,
+    *,
+    radius: int = 3,
+    strength: float = 1.0,
+    rounds: int = 1,
+    batch: int = 8,
+    check: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """The video without what shakes and flickers in it.
+
+    Args:
+        frames: (F, 3, H, W), RGB, nominally in [0, 1] but not clamped.
+        flow: the flow model, which looks at them at half their size.
+        radius: how many frames before and after are asked. More are steadier, and cost more.
+        strength: share of the way, 0..1. 0 returns the frames themselves.
+        rounds: how often, each on the result of the one before.
+        batch: frame pairs at a time; fewer take less memory and give the same.
+        check: called between pieces of work; may raise to stop.
+
+    Raises:
+        ValueError: a parameter is out of its range.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"steady: strength is {strength}, expected 0 to 1.")
+    if radius < 1:
+        raise ValueError(f"steady: radius is {radius}, expected at least 1 frame.")
+    if strength == 0 or len(frames) < 3:
+        return frames
+    for _ in range(rounds):
+        paths = Paths(frames, flow, radius, batch, check)
+        steadied = torch.empty_like(frames)
+        for frame in range(len(frames)):
+            check()
+            paths.look(frame, frame + 1)
+            steadied[frame] = torch.lerp(frames[frame], _steady_frame(frames, paths, frame), strength)
+        frames = steadied
+    return frames
+
+
+def _steady_frame(frames: Tensor, paths: Paths, frame: int) -> Tensor:
+    """Frame i (3, H, W) with its content on its smoothed path, in the averaged colour."""
+    others = paths.neighbours(frame)
+    motion, seen = paths.from_frame(frame)
+    own = frames[frame : frame + 1]
+    tau = torch.tensor([float(other - frame) for other in others])
+    weight = torch.exp(-tau.square() / (2 * paths.radius**2))
+    change = warp(frames[others], motion, "bicubic") - own
+
+    share = weight.to(seen).view(-1, 1, 1, 1) * seen
+    average = (share * change).sum(0, keepdim=True) / (1 + share.sum(0, keepdim=True))
+    own = own + _colour_change(own, average, _ways(change, seen, tau))
+
+    slope = _slope(own)
+    hat = fit_weights(tau, weight).to(motion).view(-1, 1, 1, 1)
+    move = _beside_camera((hat * motion).sum(0, keepdim=True), slope) * seen.prod(0, keepdim=True)
+    ways = [(_length(_beside_camera(to, slope)), sure) for to, sure in _ways(motion, seen, tau)]
+    return warp(own, -move * _gate(_length(move), ways, LEAST_MOTION * min(paths.size)), "bicubic")[0]
+
+
+def _colour_change(own: Tensor, change: Tensor, ways: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """What of a change of colour (1, 3, H, W) is no fault of the flow.
+
+    In averages over blocks, where what a wrong flow mixes up cancels out, light and exposure; of the rest, what a
+    slightly wrong flow would not explain.
+    """
+    coarse = _blocks(change)
+    deviations = [(_length(_blocks(to * sure) / _blocks(sure).clamp(min=0.1)), _blocks(sure)) for to, sure in ways]
+    light = coarse * _gate(_length(coarse), deviations, LEAST_COLOUR)
+
+    detail = change - coarse
+    tolerance = LEAST_COLOUR + SHIFT * _slope(own)
+    deviations = [(_near(_length(to - _blocks(to))), sure) for to, sure in ways]
+    return light + detail * _gate(_near(_length(detail)), deviations, tolerance)
+
+
+def fit_weights(tau: Tensor, weight: Tensor) -> Tensor:
+    """Weights h (N,) for which sum_j h_j p_j is the value at 0 of the parabola fitted by least squares to (0, 0), of
+    weight 1, and the points (tau_j, p_j). With fewer than three points in all it meets (0, 0), and h is 0."""
+    tau, weight = torch.cat((tau.new_zeros(1), tau)).double(), torch.cat((weight.new_ones(1), weight)).double()
+    powers = torch.stack([tau**k for k in range(3)], dim=1)
+    return (torch.linalg.pinv(powers * weight.sqrt()[:, None])[0] * weight.sqrt())[1:].float()
+
+
+def _ways(values: Tensor, seen: Tensor, tau: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """How far the frame is from where it would be if its own past or future went on, or both met, and how surely.
+
+    Args:
+        values: what neighbours at the times `tau` (N,) have that the frame has not: motion or colour (N, C, H, W).
+        seen: (N, 1, H, W) in [0, 1].
+    """
+    at = {int(t): k for k, t in enumerate(tau)}
+    ways = []
+    for times in NEAREST:
+        hat = fit_weights(torch.tensor(times), torch.exp(-torch.tensor(times).square() / 8)).tolist()
+        ways.append(dict(zip(times, hat, strict=True)))
+    ways += [{side: 2.0, 2 * side: -1.0} for side in (-1, 1)]  # straight on
+    found = []
+    for way in ways:
+        if all(t in at for t in way):
+            used = [at[int(t)] for t in way]
+            hat = values.new_tensor(list(way.values())).view(-1, 1, 1, 1)
+            found.append(((hat * values[used]).sum(0, keepdim=True), seen[used].prod(0, keepdim=True)))
+    return found
+
+
+def _gate(deviation: Tensor, others: list[tuple[Tensor, Tensor]], tolerance: Tensor | float) -> Tensor:
+    """max(0, 1 - (tolerance / e)^2) for the smallest deviation e of one and of those others that are seen."""
+    for other, sure in others:
+        deviation = torch.minimum(deviation, torch.where(sure > 0.5, other, torch.inf))
+    return (1 - (tolerance / deviation.clamp(min=1e-9)).square()).clamp(min=0)
+
+
+def _beside_camera(move: Tensor, slope: Tensor) -> Tensor:
+    """Less what most of the picture does: the shake of a hand that holds the camera belongs to the video. Where nobody
+    would see it move, a picture counts as still."""
+    shows = slope * _length(move) > LEAST_COLOUR
+    return move - (move * shows).flatten(2).median(dim=2).values[..., None, None]
+
+
+def _slope(image: Tensor) -> Tensor:
+    """How much the colour changes from pixel to pixel hereabouts, (N, 1, H, W)."""
+    return _near(torch.stack(torch.gradient(image, dim=(2, 3))).square().sum(0).mean(1, keepdim=True).sqrt())
+
+
+def _length(x: Tensor) -> Tensor:
+    """Of vectors (N, 2, H, W), px; the root mean square of colours (N, 3, H, W)."""
+    return x.norm(dim=1, keepdim=True) / (3**0.5 if x.shape[1] == 3 else 1)
+
+
+def _blocks(x: Tensor) -> Tensor:
+    """Averages over blocks, smoothly joined."""
+    size = x.shape[-2:]
+    side = max(1, round(BLOCK * min(size)))
+    coarse = F.avg_pool2d(x, side, ceil_mode=True, count_include_pad=False)
+    return F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+
+
+def _near(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
