@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -61,10 +60,12 @@ class Part:
         return self.process.poll() if self.process is not None else None
 
     def stop(self) -> None:
-        """Ends it as Ctrl+C would, so that it ends its servers."""
+        """Waits for it, because Ctrl+C reached it, too, and it ends its servers; ends it if it does not end itself."""
         if self.process is not None and self.code is None:
-            self.process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
-            self.process.wait(60)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.terminate()
 
     def ended(self) -> bool:
         """Whether it has; notes how long it took when it is first seen to have."""

@@ -60,6 +60,17 @@ def test_needs_only_the_standard_library(repo_root: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_the_demo_takes_a_comfyui_relative_to_where_it_was_called(
+    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(run, "ensure", lambda *groups: None)
+    monkeypatch.setattr(run, "call", lambda *arguments: called.extend(map(str, arguments)) or 0)
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["demo", "--comfyui", "my ComfyUI"]) == 0
+    assert called == ["-m", "scripts.demo", "--relative-to", str(tmp_path), "--comfyui", "my ComfyUI"]
+
+
 def test_installs_once_and_again_when_something_changed(run: ModuleType, tmp_path: Path) -> None:
     venv, requirements = tmp_path / "venv", tmp_path / "requirements.txt"
     run.ensure("dev")
