@@ -124,7 +124,7 @@ class TrainFlowDiscriminator(io.ComfyNode):
     ) -> io.NodeOutput:
         config = DiscriminatorConfig(
             flow_model=dataset.flow_model,
-            family=family.strip() or "any",
+            family=training.plain_name(family or "any", "family"),  # it names the file that Cancel leaves
             flows=dataset.settings.flows,
             **SIZES[size],
         )

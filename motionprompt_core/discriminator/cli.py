@@ -92,7 +92,8 @@ def _clip_options(parser: argparse.ArgumentParser) -> None:
 def clip_settings(options: argparse.Namespace, flows: int, others: Mapping[str, Any] | None = None) -> ClipSettings:
     """Settings from the options; those that were not given from `others`."""
     known = {field.name for field in fields(ClipSettings)}
-    values = {name: value for name, value in (others or {}).items() if name in known}
+    others = others if isinstance(others, Mapping) else {}  # files of other trainings have a number there
+    values = {name: value for name, value in others.items() if name in known}
     values |= {field: getattr(options, name) for name, field in READING.items() if getattr(options, name) is not None}
     values |= {"flows": flows, **({"recompress": False} if options.as_compressed else {})}
     return ClipSettings(**{**values, "gaps": tuple(values.get("gaps", ClipSettings.gaps))})

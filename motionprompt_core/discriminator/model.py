@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..media.files import load_state, read_safetensors, write_safetensors
+from ..media.files import check_shapes, load_state, read_header, read_safetensors, write_safetensors
 from ..media.ops import gaussian_blur, warp
 
 FORMAT = "motionprompt_flow_discriminator"
@@ -27,6 +27,16 @@ QUANTILES = (0.5, 0.9, 0.98)
 POOLS = ("token", "avg")
 FAINTEST = 3e-4  # of the frame's side: motion that counts as none on a logarithmic scale
 _WHAT = "flow discriminator"
+# Far above what anybody trains here; a file may ask for anything.
+_MOST = {
+    "img_size": 1024,
+    "patch_size": 256,
+    "embed_dim": 2048,
+    "depth": 64,
+    "num_heads": 64,
+    "mlp_hidden": 8192,
+    "stem": 512,
+}
 
 
 @dataclass(frozen=True)
@@ -84,9 +94,13 @@ class DiscriminatorConfig:
     statistics: bool = False
 
     def __post_init__(self):
+        self._check_types()
         for name in ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_hidden", "flow_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{_WHAT}: {name} is {getattr(self, name)}, expected more than 0.")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{_WHAT}: {name} is {getattr(self, name)}, expected at most {most}.")
         if self.img_size % self.patch_size:
             raise ValueError(f"{_WHAT}: img_size {self.img_size} is no multiple of patch_size {self.patch_size}.")
         if self.stem < 0 or self.detail < 0 or (self.stem and self.patch_size % STEM_STRIDE):
@@ -110,6 +124,14 @@ class DiscriminatorConfig:
             raise ValueError(f"{_WHAT}: backbone is {self.backbone!r}, expected a timm ViT, e.g. vit_tiny_patch16_224.")
         if self.noise_conditioned:
             raise ValueError(f"{_WHAT}: noise_conditioned networks need a newer version of MotionPrompt. Update it.")
+
+    def _check_types(self) -> None:
+        """A configuration comes out of a file: `true`, `null` or NaN in place of a number pass every comparison."""
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            fits = type(value) in ((int, float) if kind is float else (kind,))
+            if not fits or (kind is float and not abs(value) <= 1e6):
+                raise ValueError(f"{_WHAT}: {field.name} is {value!r}, expected {kind.__name__} (finite, if a number).")
 
 
 class FlowDiscriminator(nn.Module):
@@ -275,15 +297,17 @@ def save_discriminator(model: FlowDiscriminator, path: str | Path, **measured: A
 def load_discriminator(path: str | Path) -> FlowDiscriminator:
     """Read what `save_discriminator` wrote: a frozen network in evaluation mode on the CPU, with `metadata`.
 
+    The header is checked before anything is built, and the network is built without memory before its tensors are read.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, a pickle, of another architecture, or has NaN or infinite weights.
+        ValueError: it is truncated, a pickle, of another architecture or type, or makes numbers that are not finite.
     """
-    state, header = read_safetensors(path, _WHAT)
+    shapes, header = read_header(path, _WHAT)
     if header.get("format") != FORMAT or "config" not in header:
         raise ValueError(
             f"{_WHAT} {path} holds another architecture: a safetensors file without a flow discriminator's metadata "
-            f"(tensors: {', '.join(list(state)[:3]) or 'none'}). Choose a file that train-discriminator saved."
+            f"(tensors: {', '.join(list(shapes)[:3]) or 'none'}). Choose a file that train-discriminator saved."
         )
     if header.get("format_version") != FORMAT_VERSION:
         raise ValueError(
@@ -291,22 +315,50 @@ def load_discriminator(path: str | Path) -> FlowDiscriminator:
             "It was saved by another version of MotionPrompt: update MotionPrompt."
         )
     model = _rebuild(header["config"], path)
-    load_state(model, state, path, _WHAT)
+    check_shapes(model, shapes, path, _WHAT)
+    model.to_empty(device="cpu")
+    load_state(model, read_safetensors(path, _WHAT)[0], path, _WHAT)
+    model.metadata = _json_object(header.get("measured", "{}"), path)
+    model.requires_grad_(False).eval()
+    _check_finite(model, path)
+    return model
+
+
+def _json_object(text: str, path: str | Path) -> dict[str, Any]:
     try:
-        model.metadata = dict(json.loads(header.get("measured", "{}")))
-    except ValueError as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{_WHAT} {path} is damaged: measurements are no JSON ({error}). Save it again.") from error
-    return model.requires_grad_(False).eval()
+    if not isinstance(found, dict):
+        raise ValueError(f"{_WHAT} {path} is damaged: measurements are no JSON object. Save it again.")
+    return found
+
+
+@torch.no_grad()
+def _check_finite(model: FlowDiscriminator, path: str | Path) -> None:
+    """Weights that are finite can still make logits that are not."""
+    side, channels = 64, 2 * model.config.flows
+    slope = torch.linspace(-2, 2, side).expand(1, channels, side, side)
+    logits = model(torch.cat((torch.zeros_like(slope), slope)))
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            f"{_WHAT} {path} makes logits that are not finite: its weights or scales are too large. Train it again."
+        )
 
 
 def _rebuild(text: str, path: str | Path) -> FlowDiscriminator:
+    """The network on the meta device."""
     try:
         values = json.loads(text)
         known = {field.name for field in fields(DiscriminatorConfig)}
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
         if unknown := [name for name in values if name not in known]:
             raise ValueError(f"unknown settings {', '.join(unknown)}")
-        return FlowDiscriminator(DiscriminatorConfig(**values))
-    except (ValueError, TypeError, RuntimeError) as error:
+        config = DiscriminatorConfig(**values)
+        with torch.device("meta"):
+            return FlowDiscriminator(config)
+    except (ValueError, TypeError, RuntimeError) as error:  # a RecursionError is a RuntimeError
         raise ValueError(
             f"{_WHAT} {path} has a configuration that cannot be used: {error}. A newer MotionPrompt may have saved it: "
             "update, or choose another file."

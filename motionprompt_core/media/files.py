@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +16,18 @@ from torch import Tensor, nn
 
 # How a pickle begins: a zip archive (torch.save since 1.6) or the pickle protocol opcode.
 _PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def read_header(path: str | Path, what: str) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Names and shapes of a safetensors file's tensors, and its metadata, without reading the tensors.
+
+    Args, Raises: as `read_safetensors`.
+    """
+    with _opened(path, what) as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        return shapes, file.metadata() or {}
 
 
 def read_safetensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -30,6 +44,13 @@ def read_safetensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], di
         FileNotFoundError: there is no such file.
         ValueError: it is a pickle, is truncated, or is no safetensors file.
     """
+    with _opened(path, what) as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        return state, file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: str | Path, what: str) -> Iterator[Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{what}: there is no file {path}. Check the name and the folder.")
@@ -42,8 +63,7 @@ def read_safetensors(path: str | Path, what: str) -> tuple[dict[str, Tensor], di
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            return state, file.metadata() or {}
+            yield file
     except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{what} {path} cannot be read: it is truncated, damaged or no safetensors file ({error}). "
@@ -71,28 +91,40 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: M
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: str | Path, what: str) -> None:
-    """Copy `state` into `module`, only if every name and shape fits and every number is finite.
+    """Copy `state` into `module`, only if every name, shape and type fits and every number is finite.
 
     Raises:
-        ValueError: naming the first keys that are missing, unexpected, of another shape, or not finite.
+        ValueError: naming the first keys that are missing, unexpected, of another shape or type, or not finite.
     """
+    check_shapes(module, {key: tuple(value.shape) for key, value in state.items()}, path, what)
     own = module.state_dict()
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
+    for key, value in state.items():
+        if own[key].is_floating_point() and value.dtype not in _NUMBERS:
+            raise ValueError(
+                f"{what} {path} cannot be used: {key} has {str(value.dtype).removeprefix('torch.')}, expected floating "
+                "point of 16 to 64 bits. Convert it, or choose another file."
+            )
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"{what} {path} is damaged: {key} has NaN or infinite values. Download or train it again.")
+    module.load_state_dict(dict(state))
+
+
+def check_shapes(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: str | Path, what: str) -> None:
+    """Raise ValueError unless a file with tensors of these names and shapes fits `module` (which may be on "meta")."""
+    own = module.state_dict()
+    missing = [key for key in own if key not in shapes]
+    unexpected = [key for key in shapes if key not in own]
     if missing or unexpected:
         raise ValueError(
             f"{what} {path} holds another architecture: {len(missing)} expected tensors are missing "
             f"({_some(missing)}), {len(unexpected)} are unexpected ({_some(unexpected)}). Choose a file made for this."
         )
-    for key, value in state.items():
-        if value.shape != own[key].shape:
+    for key, shape in shapes.items():
+        if shape != tuple(own[key].shape):
             raise ValueError(
-                f"{what} {path} holds another architecture: {key} has shape {tuple(value.shape)}, "
+                f"{what} {path} holds another architecture: {key} has shape {shape}, "
                 f"expected {tuple(own[key].shape)}. Choose a file made for this."
             )
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ValueError(f"{what} {path} is damaged: {key} has NaN or infinite values. Download or train it again.")
-    module.load_state_dict(dict(state))
 
 
 def _some(keys: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .folders import FOLDER
 from .gradients import check_interrupt
 
 KEPT = Path("motionprompt")
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
 
 
 def readable_folder(name: str, what: str) -> Path:
@@ -76,15 +78,19 @@ def _kept(name: str) -> Path:
 
 
 def plain_name(name: str, what: str) -> str:
-    """`name` if it can be a file's name in a folder of ours.
+    """`name` if it can be a file's name in a folder of ours, on every system.
 
     Raises:
-        ValueError: it is empty, or would leave the folder.
+        ValueError: it is empty, would leave the folder, or is no name everywhere (control characters, Windows' devices,
+            more than 200 bytes).
     """
     text = name.strip()
-    if not text or text.startswith(".") or any(character in text for character in '/\\:*?"<>|\0'):
+    characters = any(c in '/\\:*?"<>|' or unicodedata.category(c)[0] == "C" for c in text)
+    device = text.split(".")[0].rstrip().upper() in _DEVICES
+    if not text or text[0] == "." or text[-1] == "." or characters or device or len(text.encode()) > 200:
         raise ValueError(
-            f"{what}: {name!r} is no name for a file. Use letters, digits, spaces, - and _, without a folder."
+            f"{what}: {text[:80]!r} is no name for a file. Use letters, digits, spaces, - and _, without a folder, at "
+            "most 200 bytes."
         )
     return text
 

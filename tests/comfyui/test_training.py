@@ -128,10 +128,16 @@ def test_a_discriminator_of_two_flows_is_trained_and_guides(tiny, flow):
     assert report.state == "done" and len(report.steps[0].iterations[0].pairs[0]) == 3
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden"])
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a\nb", "a\u202eb", "CON", "nul.x", "dot.", "x" * 201])
 def test_a_file_name_cannot_leave_the_folder(comfy, dataset, tiny, name):
     with pytest.raises(ValueError, match="is no name for a file"):
         comfy.run("MotionPromptSaveFlowDiscriminator", discriminator=tiny.discriminator, filename=name, trained_on="")
+
+
+def test_a_family_that_names_no_file_is_refused_before_any_work(comfy, dataset):
+    """Cancel saves the best so far under it."""
+    with pytest.raises(ValueError, match="family: 'sd15/animatediff' is no name for a file"):
+        comfy.run("MotionPromptTrainFlowDiscriminator", dataset=dataset, family="sd15/animatediff")
 
 
 def test_cancelling_keeps_the_best_and_the_next_run_goes_on(comfy, dataset, monkeypatch):

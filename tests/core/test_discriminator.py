@@ -294,3 +294,52 @@ def test_something_that_is_no_flow_is_refused():
         tiny()(torch.zeros(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"shape \(1, 2, 8, 8\), expected \(B, 6, H, W\)"):
         tiny(config=ROWS)(torch.zeros(1, 2, 8, 8))
+
+
+@pytest.mark.parametrize("kind", ["int8", "int64", "bool", "complex64", "float8_e4m3fn"])
+def test_weights_of_other_types_are_refused_by_name(saved, kind):
+    def cast(state):
+        for key in state:
+            state[key] = state[key].to(getattr(torch, kind))
+
+    rewrite(saved, change=cast)
+    with pytest.raises(ValueError, match=f"disc.safetensors cannot be used: .* has {kind}, expected floating point"):
+        load_discriminator(saved)
+
+
+@pytest.mark.parametrize(
+    "large",
+    [{"depth": 1_000_000}, {"img_size": 2**15}, {"embed_dim": 10**6, "num_heads": 1}, {"depth": 60, "embed_dim": 2048}],
+)
+def test_a_small_file_cannot_ask_for_a_large_network(saved, large):
+    """It is refused from its header; nothing of that size is ever built."""
+    rewrite(saved, header={"config": json.dumps({**asdict(TINY), **large})})
+    with pytest.raises(ValueError, match=r"disc.safetensors (has a configuration that cannot be used|holds another)"):
+        load_discriminator(saved)
+
+
+@pytest.mark.parametrize("measured", ["5", "[1, 2]", "null", "true", "[" * 100_000 + "]" * 100_000])
+def test_measurements_that_are_no_object_are_refused(saved, measured):
+    rewrite(saved, header={"measured": measured})
+    with pytest.raises(ValueError, match="disc.safetensors is damaged: measurements are no JSON"):
+        load_discriminator(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"detail": float("nan")}, {"flow_scale": float("inf")}, {"flow_scale": 1e308}, {"depth": True}, {"depth": 2.0}],
+)
+def test_numbers_that_are_none_are_refused_in_a_configuration(saved, change):
+    rewrite(saved, header={"config": json.dumps({**asdict(TINY), **change})})
+    with pytest.raises(ValueError, match="disc.safetensors has a configuration that cannot be used: .* expected"):
+        load_discriminator(saved)
+
+
+def test_finite_weights_whose_logits_are_not_are_refused(saved):
+    def grow(state):
+        for key in state:
+            state[key] = torch.full_like(state[key], 1e38)
+
+    rewrite(saved, change=grow)
+    with pytest.raises(ValueError, match="makes logits that are not finite"):
+        load_discriminator(saved)
