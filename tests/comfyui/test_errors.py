@@ -26,23 +26,9 @@ def refused(tiny, message, **options):
         tiny.guided(**options)
 
 
-def test_one_frame(tiny):
-    refused(tiny, "one frame.*batch_size", latent_image=tiny.latent(frames=1))
-
-
 def test_a_video_too_short_for_a_discriminator_of_several_flows(tiny):
     message = "judges 2 flows in a row, between 3 frames, and the video has 2. Make it longer"
     refused(tiny, message, latent_image=tiny.latent(frames=2), discriminator=tiny.make_discriminator(flows=2))
-
-
-def test_latents_of_another_kind_of_model(tiny):
-    families = tiny.comfy.module("nodes.host.families")
-    for family, expected in (("frames", "frames as a batch"), ("wan", "a video")):
-        [check] = [found.check_latents for found in families.available_families() if found.name == family]
-        with pytest.raises(ValueError, match=rf"\(1, 1, 999\).*{expected}.*sound"):
-            check(torch.zeros(1, 1, 999))
-        with pytest.raises(ValueError, match=f"nested.*{expected}"):
-            check(SimpleNamespace(is_nested=True, shape=None))
 
 
 def test_a_video_vae_that_does_not_say_which_latent_holds_which_frame(tiny):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.comfyui.latent_video import TinyLatentVideo
+from tests.comfyui.tiny_family import TinyFamily
 
 
 def load(comfy, name: str) -> None:
@@ -30,12 +30,12 @@ def assert_fits(tiny, model) -> None:
     assert torch.equal(tiny.stock(model=model), before)
 
 
-def write_gguf(path: Path, family: str, network: torch.nn.Module) -> None:
+def write_gguf(path: Path, architecture: str, network: torch.nn.Module) -> None:
     """Weights of linear layers in 8 bits, the rest in 32; GGUF has four dimensions at most."""
     gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
     packed = gguf.GGMLQuantizationType.Q8_0
     linear = {f"{name}.weight" for name, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
-    writer = gguf.GGUFWriter(str(path), family)
+    writer = gguf.GGUFWriter(str(path), architecture)
     for name, tensor in network.state_dict().items():
         values = tensor.float().numpy()
         if values.ndim > 4:
@@ -51,15 +51,15 @@ def write_gguf(path: Path, family: str, network: torch.nn.Module) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("family", ["wan", "ltxv"])
-def test_a_gguf_model(tiny, family):
+@pytest.mark.parametrize(("family", "architecture"), [("wan", "wan"), ("ltx", "ltxv")])
+def test_a_gguf_model(tiny, family, architecture):
     import folder_paths
 
     load(tiny.comfy, "ComfyUI-GGUF")
-    video = TinyLatentVideo(tiny.comfy, family, tiny.flow, tiny.discriminator)
+    video = TinyFamily(tiny.comfy, family, tiny.flow, tiny.discriminator)
     path = Path(folder_paths.models_dir) / "unet" / f"tiny_{family}.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_gguf(path, family, video.model.model.diffusion_model)
+    write_gguf(path, architecture, video.model.model.diffusion_model)
     (model,) = tiny.comfy.run("UnetLoaderGGUF", unet_name=path.name)
     assert "GGMLTensor" in {type(weight).__name__ for weight in model.model.diffusion_model.parameters()}
     assert_fits(video, model)

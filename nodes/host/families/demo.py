@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ....motionprompt_core.demo.unet import Stage
 from ..demo_model import DemoUNet
 from .base import register_family
 from .layouts import FramesFamily
@@ -20,9 +21,9 @@ class Demo(FramesFamily):
     def matches(self, model: Any) -> bool:
         return isinstance(model.diffusion_model, DemoUNet)
 
-    def blocks(self, network: nn.Module) -> Iterable[nn.Module]:
-        """None: it is so small that nothing is saved."""
-        return []
+    def blocks(self, network: Any) -> Iterable[nn.Module]:
+        """The UNet's stages."""
+        return (module for module in network.unet.children() if isinstance(module, Stage))
 
     def early_layers(self, network: Any) -> list[nn.Module]:
         """The down-blocks."""

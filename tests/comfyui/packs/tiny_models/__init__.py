@@ -1,10 +1,17 @@
-"""Nodes that only the tests need: tiny random models of the SD1.5 and AnimateDiff kind."""
+"""Nodes that only the tests need: tiny random models.
+
+One file a model family, by the family's name: `FAMILY` makes MODEL, CLIP and VAE; `EMPTY_LATENT` is the node that makes
+its empty latents and that node's input for the number of frames; `FRAMES` is how many the tests take.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import torch
 
-from . import models, video
+from . import models
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -22,8 +29,12 @@ class TinyVideoModel:
         return models.tiny_model(seed, DTYPES[dtype]), models.tiny_clip(seed + 1), models.tiny_vae(seed + 2)
 
 
-class TinyLatentVideoModel:
-    """Wan 2.1 or LTX-Video, whose frames share latents."""
+_MODULES = {m.name: importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)}
+FAMILIES = {name: module for name, module in _MODULES.items() if hasattr(module, "FAMILY")}
+
+
+class TinyFamilyModel:
+    """A tiny model of one of the families."""
 
     CATEGORY = "tests"
     FUNCTION = "make"
@@ -31,10 +42,10 @@ class TinyLatentVideoModel:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"family": (list(video.FAMILIES),)}}
+        return {"required": {"family": (list(FAMILIES),)}}
 
     def make(self, family):
-        return tuple(make() for make in video.FAMILIES[family])
+        return tuple(make() for make in FAMILIES[family].FAMILY)
 
 
 class TinyMotionModel:
@@ -83,7 +94,7 @@ class TinyDiscriminator:
 
 NODE_CLASS_MAPPINGS = {
     "TinyVideoModel": TinyVideoModel,
-    "TinyLatentVideoModel": TinyLatentVideoModel,
+    "TinyFamilyModel": TinyFamilyModel,
     "TinyMotionModel": TinyMotionModel,
     "TinyControlNet": TinyControlNet,
     "TinyDiscriminator": TinyDiscriminator,
