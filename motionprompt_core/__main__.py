@@ -6,11 +6,12 @@ import sys
 
 from .commandline import run_commands
 from .discriminator import cli as training
+from .media import convert
 from .metrics import cli as metrics
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_commands("python -m motionprompt_core", "MotionPrompt without ComfyUI.", (training, metrics), arguments)
+    return run_commands("python -m motionprompt_core", "MotionPrompt without ComfyUI.", (training, metrics, convert), arguments)
 
 
 if __name__ == "__main__":

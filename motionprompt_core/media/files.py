@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 # How a pickle begins: a zip archive (torch.save since 1.6) or the pickle protocol opcode.
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 _NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -56,7 +56,7 @@ def _opened(path: str | Path, what: str) -> Iterator[Any]:
         raise FileNotFoundError(f"{what}: there is no file {path}. Check the name and the folder.")
     with path.open("rb") as file:
         start = file.read(4)
-    if start.startswith(_PICKLE_STARTS):
+    if start.startswith(PICKLE_STARTS):
         raise ValueError(
             f"{what} {path} is a pickle (.pt, .pth, .pkl or .ckpt content). Pickles can run code and are not opened; "
             "expected a .safetensors file. If you trust the file, convert it once with safetensors.torch.save_file."
@@ -78,7 +78,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: M
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     try:
-        tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+        tensors = _separate(state)
         try:
             save_file(tensors, temporary, metadata=dict(metadata))
         except (SafetensorError, OSError) as error:
@@ -88,6 +88,19 @@ def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: M
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors on the CPU, contiguous, and no two on the same memory: what safetensors can write."""
+    separate, seen = {}, set()
+    for key, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        separate[key] = tensor
+    return separate
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: str | Path, what: str) -> None:

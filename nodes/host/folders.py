@@ -11,6 +11,7 @@ from ...motionprompt_core.discriminator.model import FORMAT
 
 FOLDER = "motionprompt"
 PACK_WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+NOTHING_TO_LOAD = "(none found: put one into models/checkpoints)"
 NOTHING = "(none found: put one into models/motionprompt)"
 
 
@@ -29,6 +30,33 @@ def weight_files() -> list[str]:
 def discriminator_files() -> list[str]:
     """The files that may be flow discriminators; other weights of this pack, told by their metadata, are left out."""
     return [name for name in weight_files() if _may_be_discriminator(name)] or [NOTHING]
+
+
+def checkpoint_files() -> list[str]:
+    """Checkpoints of image models, which may lend their text encoder and VAE."""
+    return folder_paths.get_filename_list("checkpoints")
+
+
+def video_files() -> list[str]:
+    """The files that may be video checkpoints: they are kept with either kind."""
+    names = [*checkpoint_files(), *folder_paths.get_filename_list("diffusion_models")]
+    return list(dict.fromkeys(names)) or [NOTHING_TO_LOAD]
+
+
+def find_video(name: str) -> Path:
+    """Path of a checkpoint or diffusion model.
+
+    Raises:
+        FileNotFoundError: there is none of this name.
+    """
+    for folder in ("checkpoints", "diffusion_models"):
+        path = folder_paths.get_full_path(folder, name)
+        if path is not None:
+            return Path(path)
+    raise FileNotFoundError(
+        f"There is no file {name!r} in models/checkpoints or models/diffusion_models. Put it there, then press R to "
+        "refresh."
+    )
 
 
 def find(name: str) -> Path:
