@@ -14,6 +14,7 @@ from .metrics import TemporalMetrics
 from .report import MotionPromptReport
 from .sampler import ApplyMotionPrompt, MotionPromptKSampler, MotionPromptSettings
 from .training import SaveFlowDiscriminator, TrainFlowDiscriminator
+from .video_checkpoint import DynamiCrafterImageToVideo, LoadVideoCheckpoint, RescaleVideoCFG, VideoFPS
 
 NODES: list[type[io.ComfyNode]] = [
     LoadFlowDiscriminator,
@@ -31,6 +32,10 @@ NODES: list[type[io.ComfyNode]] = [
     TrainFlowDiscriminator,
     SaveFlowDiscriminator,
     TemporalMetrics,
+    LoadVideoCheckpoint,
+    VideoFPS,
+    RescaleVideoCFG,
+    DynamiCrafterImageToVideo,
 ]
 
 register()
