@@ -11,7 +11,8 @@ from .metrics import cli as metrics
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_commands("python -m motionprompt_core", "MotionPrompt without ComfyUI.", (training, metrics, convert), arguments)
+    commands = (training, metrics, convert)
+    return run_commands("python -m motionprompt_core", "MotionPrompt without ComfyUI.", commands, arguments)
 
 
 if __name__ == "__main__":

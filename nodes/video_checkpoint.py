@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host import folders
-from .host.families.dynamicrafter import VARIANTS
 from .host.schema import make, schema
 from .host.status import status_line
+from .host.video_unet.dynamicrafter import VARIANTS
 from .host.video_unet.guidance import rescaled_cfg
 from .host.video_unet.image import animate, with_fps
 from .host.video_unet.loading import load_video_checkpoint
@@ -165,12 +165,6 @@ class DynamiCrafterImageToVideo(io.ComfyNode):
                 ),
                 make(io.Image.Input, "image", tooltip="The first frame; scaled and cropped to width and height."),
                 make(
-                    io.Image.Input,
-                    "end_image",
-                    optional=True,
-                    tooltip="The last frame, for the 512-interp model only. The first image again makes a loop.",
-                ),
-                make(
                     io.Int.Input,
                     "width",
                     default=512,
@@ -205,6 +199,12 @@ class DynamiCrafterImageToVideo(io.ComfyNode):
                     step=1.0,
                     tooltip="The rate to make the video for; lower is more motion. 0 takes what suits the model: 24, "
                     "for 512-interp 5, for 1024 10. 256 has a stride of 3, where more is more motion.",
+                ),
+                make(
+                    io.Image.Input,
+                    "end_image",
+                    optional=True,
+                    tooltip="The last frame, for the 512-interp model only. The first image again makes a loop.",
                 ),
             ],
             outputs=[

@@ -80,7 +80,7 @@ class VideoModels:
         return self.comfy.module(f"nodes.host.{name}")
 
     def family(self, name: str) -> Any:
-        return self.module(f"families.{name}").FAMILY
+        return self.module(f"video_unet.{name}").FAMILY
 
     def official(self, family: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """The network's shapes under the names of the official file."""
@@ -89,7 +89,7 @@ class VideoModels:
     def _names(self, family: str, shapes: Any) -> dict[str, str]:
         if family != "lavie":
             return {key: key for key in shapes}
-        lavie = self.module("families.lavie")
+        lavie = self.module("video_unet.lavie")
         blocks = [
             f"{side}_blocks.{i}.{kind}.{j}"
             for side in ("down", "up")

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ....motionprompt_core.media.files import PICKLE_STARTS
-from ..families import dynamicrafter, lavie, videocrafter
-from .family import Shapes, VideoFamily
+from . import dynamicrafter, lavie, videocrafter
+from .file_family import Shapes, VideoFamily
 from .resampler import HEAD_WIDTH, Resampler
 from .unet import VideoUNet
 

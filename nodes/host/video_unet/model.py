@@ -27,7 +27,7 @@ class Variant:
     """One model of a family.
 
     Attributes:
-        name: what users know it by. title: the same in a sentence.
+        family: name of its family in nodes/host/families. name: what users choose it by. title: in a sentence.
         sampling: ComfyUI's sampling_settings, and `latent_scale`. v_prediction: it predicts v, not eps.
         fps: the number that its conditioning has by default; None if it takes none. fps_range: what it was trained on.
         fps_is_stride: the number is a stride between frames: larger makes more motion, where a larger rate makes less.
@@ -36,6 +36,7 @@ class Variant:
         memory: ComfyUI's memory_usage_factor.
     """
 
+    family: str
     name: str
     title: str
     sampling: dict[str, Any] = field(default_factory=dict)
