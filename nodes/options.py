@@ -15,8 +15,8 @@ from .host.schema import DiscriminatorType, FlowModelType, SettingsType, make
 
 SLIDERS = ("strength", "mode", "start", "stop", "preserve_motion", "preserve_detail", "checkpointing")
 REST = tuple(name for name in KNOBS if name not in SLIDERS)
-# No preset has an opinion on these: how hard, and what the machine can do. They always count.
-OWN = ("strength", "checkpointing")
+# No preset has an opinion on these: how hard, at what price in motion, and what the machine can do. They always count.
+OWN = ("strength", "preserve_motion", "checkpointing")
 AS_PRESET = "preset"
 
 

@@ -84,8 +84,22 @@ def test_the_archive_holds_the_pack_and_nothing_of_its_development() -> None:
         "weights/demo_discriminator.safetensors",
     ):
         assert needed in files
-    development = ("tests/", "scripts/", ".ci/", "run.py", "requirements-dev.txt")
+    development = ("tests/", "scripts/", "research/", "docs/evidence", "docs/images/", ".ci/", ".github/", "run.py")
+    development += ("requirements-dev.txt", "CONTRIBUTING.md")
     assert not [name for name in files if name.startswith(development)]
+    pictures = [name for name in files if Path(name).suffix in (".png", ".jpg", ".gif", ".webp")]
+    assert not [name for name in pictures if not name.startswith(("web/docs/images/", "workflows/"))]
+
+
+def test_actions_and_issue_forms_are_readable_and_ask_for_what_there_is() -> None:
+    """Of YAML that nobody parses until it is needed; ComfyUI brings PyYAML."""
+    yaml = pytest.importorskip("yaml")
+    forms = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in ROOT.glob(".github/*/*.yml")}
+    assert {"checks", "publish", "bug", "idea"} <= set(forms)
+    asked = [item.get("id") for item in forms["bug"]["body"]]
+    assert "selfcheck" in asked and "workflow" in asked
+    steps = [step.get("run", "") for job in forms["checks"]["jobs"].values() for step in job["steps"]]
+    assert {"python run.py check", "python run.py test"} <= set(steps)
 
 
 def requirements(name: str) -> list[str]:

@@ -38,10 +38,10 @@ def test_what_a_layer_says_is_checked_with_the_rest(layer):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_leaves_the_strength_and_the_machine_alone(name):
-    """Their inputs always count, so a preset that had an opinion would never be asked."""
+def test_a_preset_has_no_opinion_on_what_the_sliders_always_say(name):
+    """`OWN` in nodes/options.py: their inputs always count, so a preset's value would never be asked for."""
     settings = PRESETS[name].settings
-    assert (settings.strength, settings.checkpointing) == (1.0, "auto")
+    assert (settings.strength, settings.preserve_motion, settings.checkpointing) == (1.0, 0.0, "auto")
 
 
 def test_paper_is_the_paper():

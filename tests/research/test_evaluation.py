@@ -18,13 +18,13 @@ from research.__main__ import main
 from research.demo.truth import read
 from research.evaluation.arms import MOTIONPROMPT, PLAIN, RENDERED, Arm, Networks
 from research.evaluation.cost import measure
-from research.evaluation.evidence import evidence
+from research.evaluation.evidence import evidence, from_text, short, to_text
 from research.evaluation.frequency import mix
 from research.evaluation.peers import ARMS as PEERS
 from research.evaluation.report import markdown
 from research.evaluation.run import prompt_of
 from research.evaluation.suites import suite_arms
-from research.evaluation.summary import summarise, verdict
+from research.evaluation.summary import METRICS, summarise, verdict
 
 CONFIG = {
     "suite": "quick",
@@ -221,6 +221,25 @@ def test_the_page_on_evidence_is_made_of_the_committed_summaries(repo_root):
     folder = repo_root / "docs" / "evidence"
     written = (repo_root / "docs" / "evidence.md").read_text(encoding="utf-8")
     assert written == evidence(folder), "python -m research evidence writes it anew"
+
+
+@pytest.mark.parametrize("number", [0.9681494, 2.65849999024, 1.25e-7, -0.00245, 12345.678, 1.0, 0.3])
+def test_a_number_is_kept_short_and_printed_as_before(number):
+    """Rounded twice, 0.9681494 would become 0.9682."""
+    kept = short(number)
+    assert kept == pytest.approx(number, rel=1e-5) and len(str(kept)) <= len(str(number))
+    for digits in range(5):
+        assert f"{kept:.{digits}f}" == f"{number:.{digits}f}" and f"{kept:.{digits}g}" == f"{number:.{digits}g}"
+
+
+def test_a_summary_is_kept_with_one_difference_a_line():
+    difference = {"arm": "a", "against": "plain", "metric": "jitter", "mean": 0.123456789, "low": -1.0, "high": 1.0}
+    summary = {"suite": "quick", "differences": [{**difference, "seeds": 8, "metric": m} for m in METRICS] * 3}
+    text = to_text(summary)
+    lines = [line for line in text.splitlines() if '"plain"' in line]
+    assert lines[0].strip() == f'["a", "plain", "{next(iter(METRICS))}", 0.12346, -1.0, 1.0, 8],'
+    assert len(lines) == len(summary["differences"])
+    assert [item["metric"] for item in from_text(text)["differences"]] == [*METRICS] * 3
 
 
 def test_frequencies_are_split_without_loss():
