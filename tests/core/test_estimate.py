@@ -1,0 +1,203 @@
+"""The estimate's way through autoencoder and sampler, and the gradient form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from motionprompt_core.estimate.correct import MOST, carried, correct, euler_share, factor
+from motionprompt_core.estimate.descend import _gradient, colour_change, descend, third_difference
+from motionprompt_core.flow import load_flow_model
+
+SIGMAS = [14.6, 8.0, 4.2, 2.1, 1.0, 0.4, 0.0]
+
+
+def halve(latents: Tensor) -> Tensor:
+    return latents[:, :3].repeat_interleave(2, 2).repeat_interleave(2, 3) / 2
+
+
+def double(pictures: Tensor) -> Tensor:
+    """Loses detail, as encoders do."""
+    return 2 * torch.nn.functional.avg_pool2d(pictures, 2)
+
+
+def test_only_the_difference_passes_the_encoder() -> None:
+    x0 = torch.randn(5, 3, 8, 8)
+    same = correct(x0, halve, double, lambda pictures: pictures.clone())
+    assert (same == 0).all()
+    brighter = correct(x0, halve, double, lambda pictures: pictures + 0.1)
+    assert torch.allclose(brighter, torch.full_like(x0, 0.2), atol=1e-6)
+
+
+def test_small_pieces_give_what_the_whole_does() -> None:
+    x0 = torch.randn(5, 3, 8, 8)
+    results = [correct(x0, halve, double, lambda y: y.flip(0), batch=batch) for batch in (1, 2, 5, 8)]
+    assert all(torch.allclose(results[0], other, atol=1e-6) for other in results[1:])
+
+
+def test_an_autoencoder_that_compresses_time_is_given_the_whole() -> None:
+    def decode(latents: Tensor) -> Tensor:
+        return latents.repeat_interleave(4, 0)[3:]
+
+    def encode(pictures: Tensor) -> Tensor:
+        return torch.cat((pictures[:1], pictures[1:].unflatten(0, (-1, 4)).mean(1)))
+
+    x0 = torch.randn(3, 3, 4, 4)
+    found = correct(x0, decode, encode, lambda y: y + 1, batch=3)
+    assert torch.allclose(found, torch.ones_like(x0), atol=1e-6)
+
+
+def euler(model, done, x):
+    for s, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+        x = x + (x - model(x, x.new_tensor([s]))) / s * (following - s)
+        done()
+    return x
+
+
+def ancestral(model, done, x):
+    noise = torch.Generator().manual_seed(1)
+    for s, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+        up = min(following, math.sqrt(following**2 * (s**2 - following**2) / s**2))
+        down = math.sqrt(following**2 - up**2)
+        x = x + (x - model(x, x.new_tensor([s]))) / s * (down - s) + up * torch.randn(x.shape, generator=noise)
+        done()
+    return x
+
+
+def lcm(model, done, x):
+    noise = torch.Generator().manual_seed(1)
+    for s, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+        x = model(x, x.new_tensor([s])) + following * torch.randn(x.shape, generator=noise)
+        done()
+    return x
+
+
+def heun(model, done, x):
+    for s, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+        slope = (x - model(x, x.new_tensor([s]))) / s
+        ahead = x + slope * (following - s)
+        if following:
+            slope = (slope + (ahead - model(ahead, x.new_tensor([following]))) / following) / 2
+        x = x + slope * (following - s)
+        done()
+    return x
+
+
+def two_steps(model, done, x):
+    """DPM++ 2M (Lu et al. 2022)."""
+    old, before = None, None
+    for s, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
+        x0 = model(x, x.new_tensor([s]))
+        h = math.log(s / following) if following else math.inf
+        used = x0 if old is None or not following else (1 + h / (2 * before)) * x0 - h / (2 * before) * old
+        x, old, before = (following / s) * x + (1 - following / s) * used, x0, h
+        done()
+    return x
+
+
+def test_what_samplers_take_over_is_found_by_asking_them() -> None:
+    steps = [1, 2, 3, 4, 5]
+    ratio = [SIGMAS[i + 1] / SIGMAS[i] for i in steps]
+    shares = {f.__name__: carried(f, SIGMAS, steps) for f in (euler, ancestral, lcm, heun, two_steps)}
+    assert shares["euler"] == pytest.approx([1 - r for r in ratio], abs=1e-5)
+    assert shares["euler"] == pytest.approx([euler_share(SIGMAS[i], SIGMAS[i + 1]) for i in steps], abs=1e-5)
+    assert shares["ancestral"] == pytest.approx([1 - r * r for r in ratio], abs=1e-4)
+    assert shares["lcm"] == pytest.approx([1] * 5, abs=1e-4)
+    # Both evaluations of a step are given the change: half of Euler's step, and half of one at the step's end with the
+    # noise that the first has changed already: (1 - r) / 2 + (1 - r) / 2 * (1 - (1 - r) + (1 - r)) / r.
+    second = [(1 - r) / 2 + (1 - r) / (2 * r) if r else 1 for r in ratio]
+    assert shares["heun"] == pytest.approx(second, rel=1e-3)
+    # (1 - r) (1 + h / (2 h_before)) at once, and some of what is more than Euler's taken back.
+    h = [math.log(SIGMAS[i] / SIGMAS[i + 1]) for i in range(5)]
+    for i, found in zip(steps[:-1], shares["two_steps"][:-1], strict=True):
+        euler_s = 1 - SIGMAS[i + 1] / SIGMAS[i]
+        assert euler_s < found < euler_s * (1 + h[i] / (2 * h[i - 1])) + 1e-5
+    assert shares["two_steps"][-1] == pytest.approx(1, abs=1e-5)
+
+
+def test_flow_matching_keeps_the_noise_as_well() -> None:
+    """x = (1 - s) x0 + s eps: what Euler leaves of a change is what the formula says."""
+    sigmas = [0.9, 0.7, 0.4, 0.0]
+
+    def sample(model, done, x):
+        for s, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+            x = x + (x - model(x, x.new_tensor([s]))) / s * (following - s)
+            done()
+        return x
+
+    shares = carried(sample, sigmas, [0, 1, 2], signal=lambda s: 1 - s)
+    expected = [euler_share(a, b, lambda s: 1 - s) for a, b in zip(sigmas[:-1], sigmas[1:], strict=True)]
+    assert shares == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_small_share_is_not_made_up_for_without_bound() -> None:
+    assert factor(0.5) == 2 and factor(1.0) == 1
+    assert factor(0.01) == factor(0.0) == factor(-1.0) == MOST
+
+
+@pytest.fixture(scope="module")
+def flow():
+    return load_flow_model("lucas_kanade")
+
+
+def moving(frames: int = 6) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 3, 8, 12, generator=generator)
+    ground = 0.5 + 0.15 * torch.nn.functional.interpolate(noise, size=(64, 96), mode="bicubic")[0]
+    return torch.stack([ground[:, :, 2 * t : 2 * t + 64] for t in range(frames)])
+
+
+def test_moves_lessen_flicker_and_strength_0_gives_the_very_same_tensor(flow) -> None:
+    clean = moving()
+    gain = 1 + 0.06 * torch.randn(6, 1, 1, 1, generator=torch.Generator().manual_seed(1))
+    video = clean * gain
+    light = [float(v.mean((1, 2, 3)).std()) for v in (video, descend(video, flow))]
+    assert light[1] < 0.7 * light[0]
+    assert descend(video, flow, strength=0) is video
+
+
+def test_moves_work_in_inference_mode_and_leave_no_graph(flow) -> None:
+    with torch.inference_mode():
+        found = descend(moving(), flow, moves=1)
+    assert not found.requires_grad and found.isfinite().all()
+    assert not descend(moving().requires_grad_(), flow, moves=1).requires_grad
+
+
+def test_the_gradient_is_the_derivative_whatever_the_pieces(flow) -> None:
+    """Along a random direction, of a loss whose every part is smooth there: in double precision by differences."""
+    video = moving(5).double() + 0.02 * torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+
+    def only(pictures: Tensor, motion: Tensor) -> Tensor:
+        return motion.square().mean() + pictures.square().mean()
+
+    whole = _gradient(video.clone(), flow, (only,), 8, lambda: None)
+    assert torch.allclose(_gradient(video.clone(), flow, (only,), 1, lambda: None), whole, atol=1e-10)
+    base = _gradient(video.clone(), flow, (), 8, lambda: None)
+    direction = torch.randn(video.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def loss(pictures: Tensor) -> float:
+        with torch.no_grad():
+            return float(only(pictures, flow(pictures[:-1], pictures[1:])))
+
+    slope = (loss(video + 1e-5 * direction) - loss(video - 1e-5 * direction)) / 2e-5
+    assert float(((whole - base) * direction).sum()) == pytest.approx(slope, rel=1e-3)
+
+
+def test_even_acceleration_costs_nothing_and_a_jolt_does() -> None:
+    time = torch.arange(6.0).view(-1, 1, 1, 1)
+    even = torch.cat((1 + 0.5 * time, -0.25 * time), 1).expand(-1, -1, 32, 32)
+    jolted = even.clone()
+    jolted[3] += 2
+    assert third_difference(even) < 2e-3
+    assert third_difference(jolted) > 1
+
+
+def test_colour_is_compared_where_it_is_seen_alone() -> None:
+    pictures = torch.zeros(2, 3, 8, 8)
+    pictures[1] = 1
+    seen = torch.zeros(1, 1, 8, 8)
+    assert colour_change(pictures, torch.zeros(1, 2, 8, 8), seen) == 0
+    assert colour_change(pictures, torch.zeros(1, 2, 8, 8), seen + 1) == pytest.approx(1, abs=2e-3)
