@@ -31,6 +31,18 @@ def test_clip_is_the_core_text_encoder(comfy, demo, weights):
     torch.testing.assert_close(positive[0][0], expected.detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_text_encoder_gets_its_weights_where_layers_start_without(comfy, demo, monkeypatch):
+    """So they do with dynamic VRAM; on the CPU, as here, CLIP then loads itself while it is made."""
+    memory = pytest.importorskip("comfy.memory_management", reason="this ComfyUI has no dynamic VRAM")
+    if not hasattr(memory, "aimdo_enabled"):
+        pytest.skip("this ComfyUI has no dynamic VRAM")
+    (expected,) = comfy.run("CLIPTextEncode", clip=demo[1], text=PROMPT)
+    monkeypatch.setattr(memory, "aimdo_enabled", True)
+    _, clip, _ = comfy.run("MotionPromptLoadDemoVideoModel")
+    (positive,) = comfy.run("CLIPTextEncode", clip=clip, text=PROMPT)
+    assert torch.equal(positive[0][0], expected[0][0])
+
+
 def test_model_predicts_what_the_core_predicts(comfy, demo, weights):
     model = demo[0].model
     x = torch.randn(16, 4, 16, 16, generator=torch.Generator().manual_seed(0))
