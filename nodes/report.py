@@ -40,7 +40,7 @@ class MotionPromptReport(io.ComfyNode):
                     io.String.Output,
                     display_name="summary",
                     tooltip="A few readable lines: the steps that were guided, loss, phi, drift and time, before and "
-                    "after. The picture shows them too, and the most important ones stand under the node.",
+                    "after. The picture shows them too, and the most important ones stand on the node.",
                 ),
             ],
         )
@@ -53,9 +53,9 @@ class MotionPromptReport(io.ComfyNode):
                 "latent to "
                 "this node too, so that it waits for the sampler."
             )
-        image, summary, brief = draw_report(report)[None], report.summary(), report.brief()
+        image, summary = draw_report(report)[None], report.summary()
         view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
         if view is not None:
-            view.text(brief)
+            view.show(report.brief())
         preview = ui.PreviewImage(image, cls=cls).as_dict()
-        return io.NodeOutput(image, report.to_json(), summary, ui={**preview, "text": (summary,), "brief": (brief,)})
+        return io.NodeOutput(image, report.to_json(), summary, ui={**preview, "text": (summary,)})

@@ -24,7 +24,8 @@ def register() -> None:
 
 
 def weight_files() -> list[str]:
-    return folder_paths.get_filename_list(FOLDER)
+    """Their names; not those that a menu of the interface (before frontend 1.40) would run as HTML."""
+    return [name for name in folder_paths.get_filename_list(FOLDER) if "<" not in name]
 
 
 def discriminator_files() -> list[str]:

@@ -1,4 +1,4 @@
-"""How far a pass over the schedule is: ComfyUI's progress bar, a preview, and a line that says what is going on."""
+"""How far a pass over the schedule is: ComfyUI's progress bar, a preview, lines that say what is going on, a curve."""
 
 from __future__ import annotations
 
@@ -87,32 +87,25 @@ class Progress:
         share = round(step.step + done / (self.iterations + 1), 3)
         self.bar.update_absolute(share, self.report.num_steps, preview)
         if self.view is not None:
-            self.view.text(self._line(step))
-            now = step.iterations[-1]
-            point = {"step": step.step, "iteration": done, "loss": now.loss, "phi": now.phi}
-            self.view.point({**point, "first": len(self.report.steps) == 0 and done == 1})
+            self.view.show(self._lines(step), curves(self.report, step))
 
     def step_done(self) -> None:
         self.time_left.step_done()
 
-    def end(self) -> None:
-        """The last line: what the guidance did."""
-        iterations = [iteration for step in self.report.steps for iteration in step.iterations]
-        if self.view is None or not iterations:
-            return
-        first, last = iterations[0], iterations[-1]
-        phi = "" if first.phi is None or last.phi is None else f" | phi {first.phi:.3f} -> {last.phi:.3f}"
-        spent = clock_time(self.report.seconds)
-        guided = len(self.report.guided)
-        self.view.text(f"MotionPrompt guided {guided} steps{phi} | drift {last.drift:.4f} | {spent} spent")
-
-    def _line(self, step: StepReport) -> str:
+    def _lines(self, step: StepReport) -> str:
         first, now = step.iterations[0], step.iterations[-1]
-        phi = "" if now.phi is None or first.phi is None else f" | phi {first.phi:.3f} -> {now.phi:.3f}"
+        phi = "" if now.phi is None or first.phi is None else f"phi {first.phi:.3f} -> {now.phi:.3f} | "
         where = f"step {step.step + 1} of {self.report.num_steps}, iteration {len(step.iterations)}/{self.iterations}"
         left = self.time_left.seconds()
         after = "" if left is None else f" | {clock_time(left)} left"
-        return f"MotionPrompt {where}{phi} | drift {now.drift:.4f}{after}"
+        return f"{where}{after}\n{phi}drift {now.drift:.4f}"
+
+
+def curves(report: GuidanceReport, running: StepReport | None = None) -> dict[str, list[float | None]]:
+    """Loss, phi and step of every iteration so far, with those of a step that is not in the report yet."""
+    steps = [*report.steps, *([running] if running is not None else [])]
+    points = [(iteration.loss, iteration.phi, step.step) for step in steps for iteration in step.iterations]
+    return {name: [point[at] for point in points] for at, name in enumerate(("loss", "phi", "step"))}
 
 
 def previewer_of(patcher: Any) -> Any:

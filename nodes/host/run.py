@@ -100,7 +100,6 @@ class GuidedRun:
         try:
             yield
             self.report.missed += sorted(self.due)
-            self.progress.end()
         finally:
             self.guider.conds = conds
             self.progress = None

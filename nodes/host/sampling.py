@@ -30,6 +30,7 @@ from .estimate import cost_line
 from .families import family_of
 from .memory import reserved
 from .models import ManagedModel
+from .progress import curves
 from .run import GuidedRun
 from .status import NodeView
 
@@ -112,6 +113,8 @@ class MotionPromptPatch:
             guider.model_options = original_options
             guider.conds = original_conds
             report.sampling_seconds = time.perf_counter() - started
+            if self.view is not None:
+                self.view.show(report.brief(), curves(report))
 
     def _begin(self, guider: Any, conds: Conds, noise: torch.Tensor, sampler: Any) -> GuidedRun:
         """Check everything that can be checked before any work, and make a run."""
@@ -133,7 +136,7 @@ class MotionPromptPatch:
         self.report.estimate = cost_line(run, self.report.num_steps)
         logging.info(self.report.estimate)
         if self.view is not None:
-            self.view.text(self.report.estimate)
+            self.view.show(self.report.estimate)
 
     def _prepare_sampling(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any):
         run = _run_of(kwargs.get("model_options"))

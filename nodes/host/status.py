@@ -1,43 +1,63 @@
-"""What a running node shows: a line of text under it, and points of its curve for web/motionprompt.js."""
+"""What a node shows of its run, lines of text and curves; web/node_view.js draws them on the node.
+
+Not ComfyUI's own progress text: some of its interfaces take that for HTML, and it may hold the names of files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from server import PromptServer
 
-EVENT = "motionprompt.iteration"
+EVENT = "motionprompt.view"
+DIGITS = 6
 
 
 class NodeView:
     """One node of the workflow that is open in the browser.
 
     Args:
-        server: ComfyUI's PromptServer. node_id: the node's id in the prompt.
+        server: ComfyUI's PromptServer. node_id: the node that stands in the graph, "7", or "1:2:7" inside subgraphs.
     """
 
     def __init__(self, server: Any, node_id: str):
         self.server = server
         self.node_id = node_id
 
-    def text(self, line: str) -> None:
-        """Show a line (or several) under the node."""
-        if hasattr(self.server, "send_progress_text"):
-            self.server.send_progress_text(line, self.node_id)
+    def show(self, text: str, curves: Mapping[str, Sequence[float | None]] | None = None) -> None:
+        """Put this on the node in place of what it showed: a browser that missed the last message has everything.
 
-    def point(self, values: dict[str, Any]) -> None:
-        """Add a point to the curve on the node; without the web extension nothing listens."""
-        self.server.send_sync(EVENT, {"node": self.node_id, **values}, self.server.client_id)
+        Args:
+            text: one or several lines. curves: by name, all of one length; what is not finite leaves a gap.
+        """
+        points = {name: [_readable(value) for value in values] for name, values in (curves or {}).items()}
+        view = {"node": self.node_id, "workflow": self._workflow(), "lines": text.split("\n"), "curves": points}
+        self.server.send_sync(EVENT, view, self.server.client_id)
+
+    def _workflow(self) -> str | None:
+        """Id of the workflow that is running: the one in the browser may be another by now."""
+        running, _ = self.server.prompt_queue.get_current_queue_volatile()
+        extra = running[0][3] if running else {}
+        return ((extra.get("extra_pnginfo") or {}).get("workflow") or {}).get("id")
 
 
 def node_view(node_id: Any) -> NodeView | None:
-    """The view of a node, or None where there is no node or no server to show it."""
-    instance = getattr(PromptServer, "instance", None)
-    return None if node_id is None or instance is None else NodeView(instance, str(node_id))
+    """The view of the node that is being executed, or None where there is no node or no server to show it."""
+    server = getattr(PromptServer, "instance", None)
+    if node_id is None or server is None:
+        return None
+    # In a loop the executed node is a copy with an id of its own; the server knows for which one it stands.
+    return NodeView(server, str(getattr(server, "last_node_id", None) or node_id))
 
 
 def status_line(node_id: Any) -> Callable[[str], None] | None:
     """For nodes that only show text: a function that does, or None."""
     view = node_view(node_id)
-    return None if view is None else view.text
+    return None if view is None else view.show
+
+
+def _readable(value: float | None) -> float | None:
+    """JSON in a browser knows no NaN."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")

@@ -183,12 +183,12 @@ def test_the_report_is_a_picture_and_json(tiny):
 
 
 def guided_with_a_view(tiny, monkeypatch, **settings):
-    """A guided run of 4 steps that shows itself on node 7: (lines of text, points of the curve, progress, previews)."""
+    """A guided run of 4 steps that shows itself on node 7: (what it showed, progress, previews)."""
     import comfy.utils
     import latent_preview
     from server import PromptServer
 
-    lines, points, bars, seen = [], [], [], []
+    views, bars, seen = [], [], []
 
     class Previewer:
         def decode_latent_to_preview_image(self, kind, x0):
@@ -196,8 +196,8 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
             return (kind, None, 0)
 
     server = PromptServer.instance
-    monkeypatch.setattr(server, "send_progress_text", lambda text, node: lines.append((node, text)))
-    monkeypatch.setattr(server, "send_sync", lambda event, data, sid=None: points.append((event, data)))
+    sent = lambda event, data, sid=None: views.append(data) if event == "motionprompt.view" else None  # noqa: E731
+    monkeypatch.setattr(server, "send_sync", sent)
     monkeypatch.setattr(latent_preview, "get_previewer", lambda device, latent_format: Previewer())
     hook = lambda value, total, preview, node_id=None: bars.append((value, total, preview is not None))  # noqa: E731
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
@@ -207,25 +207,39 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
     report = tiny.comfy.module("motionprompt_core.guidance.report").GuidanceReport()
     patch = sampling.MotionPromptPatch(chosen, tiny.vae, tiny.flow, tiny.discriminator, report, view)
     tiny.stock(model=patch.attach(tiny.model), positive=tiny.learnable)
-    return lines, points, bars, seen
+    return views, bars, seen
 
 
-def test_a_line_under_the_node_tells_how_it_goes(tiny, monkeypatch):
-    lines, points, _, _ = guided_with_a_view(tiny, monkeypatch, stop=0.25)
-    assert [node for node, _ in lines] == ["7"] * 5
-    assert "times the time of the plain video" in lines[0][1]
-    line = lines[3][1]
+def test_lines_and_curves_on_the_node_tell_how_it_goes(tiny, monkeypatch):
+    views, _, _ = guided_with_a_view(tiny, monkeypatch, stop=0.25)
+    assert [view["node"] for view in views] == ["7"] * 5
+    assert "times the time of the plain video" in views[0]["lines"][0] and views[0]["curves"] == {}
+    lines = "\n".join(views[3]["lines"])
     for part in (r"step 1 of 4, iteration 3/3", r"phi 0\.\d+ -> 0\.\d+", r"drift 0\.\d+", r"\d+:\d\d left"):
-        assert re.search(part, line), line
-    assert "guided 1 steps" in lines[4][1] and "phi" in lines[4][1]
-    curve = [data for event, data in points if event == "motionprompt.iteration"]
-    assert [point["iteration"] for point in curve] == [1, 2, 3]
-    assert [point["first"] for point in curve] == [True, False, False]
-    assert len({point["loss"] for point in curve}) == 3 and all(point["node"] == "7" for point in curve)
+        assert re.search(part, lines), lines
+    assert views[4]["lines"][0].startswith("done: 1 of 4 steps guided") and "phi" in views[4]["lines"][1]
+    # Each has the whole curve: a browser may come late, or miss one.
+    assert [len(view["curves"]["loss"]) for view in views[1:]] == [1, 2, 3, 3]
+    curves = views[4]["curves"]
+    assert len(set(curves["loss"])) == 3 and all(0 < phi < 1 for phi in curves["phi"]) and curves["step"] == [0, 0, 0]
+
+
+def test_what_a_node_shows_names_its_workflow_and_is_json_for_a_browser(comfy, monkeypatch):
+    from server import PromptServer
+
+    status, sent = comfy.module("nodes.host.status"), []
+    server = PromptServer.instance
+    monkeypatch.setattr(server, "send_sync", lambda event, data, sid=None: sent.append(data))
+    prompt = (0, "id", {}, {"extra_pnginfo": {"workflow": {"id": "some workflow"}}}, [])
+    monkeypatch.setattr(server.prompt_queue, "currently_running", {0: prompt})
+    monkeypatch.setattr(server, "last_node_id", "3:7")  # what a loop runs in place of node 7 has another id
+    status.node_view("3:12.0.7").show("one\ntwo", {"loss": [1.0, float("nan"), float("inf"), None]})
+    expected = {"node": "3:7", "workflow": "some workflow", "lines": ["one", "two"]}
+    assert sent == [{**expected, "curves": {"loss": [1.0, None, None, None]}}]
 
 
 def test_the_progress_bar_moves_with_every_iteration_and_shows_the_estimate(tiny, monkeypatch):
-    _, _, bars, seen = guided_with_a_view(tiny, monkeypatch, stop=0.5, iterations=2)
+    _, bars, seen = guided_with_a_view(tiny, monkeypatch, stop=0.5, iterations=2)
     values = [value for value, _, _ in bars]
     assert values == sorted(values), "the bar goes back"
     assert values == [0.333, 0.667, 1, 1.333, 1.667, 2, 3, 4]
