@@ -128,6 +128,22 @@ class Canvas:
             }))"""
         )
 
+    def view_of(self, kind: str) -> dict[str, Any] | None:
+        """What the pack shows on the first node of a type, or None: its text, number of curves, and pixels cut off."""
+        return self.evaluate(
+            """kind => {
+                const node = window.app.canvas.graph.nodes.find(node => node.type === kind);
+                const element = node.widgets?.find(widget => widget.name === "motionprompt_view")?.element;
+                const text = element?.querySelector("p");
+                if (!text?.isConnected) return null;
+                const below = text.getBoundingClientRect().bottom - element.getBoundingClientRect().bottom;
+                const shown = text.getBoundingClientRect().height > 0;
+                return { text: text.textContent, curves: element.querySelectorAll("path[stroke-linejoin]").length,
+                         shown, cut_off: Math.max(0, Math.round(below)), tags: element.querySelectorAll("p *").length };
+            }""",
+            kind,
+        )
+
     def prompt(self) -> dict[str, dict[str, Any]]:
         """What Run would send."""
         return json.loads(self.evaluate("async () => JSON.stringify((await window.app.graphToPrompt()).output)"))

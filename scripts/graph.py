@@ -6,7 +6,9 @@
     with graph.column("Look", 500):
         decoded = graph.add("VAEDecode", samples=latent[0], vae=model["VAE"])
 
-Widgets that are not given have the schema's defaults. A node has room for everything that the interface draws on it.
+Widgets that are not given have the schema's defaults. A node has room for everything that the interface draws on it:
+interfaces make a node as high as it must be, but how high that is differs (Nodes 2.0 folds the advanced widgets away), so
+that a node is saved low and stands where it has room to be high.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from .workflow import default_value, widgets_of
 CORE, PACK, ADE = "comfy-core", "motionprompt", "comfyui-animatediff-evolved"
 TITLE, GAP, MARGIN, TOP = 30, 28, 20, 120
 SLOT, WIDGET, TEXT, LINE = 20, 24, 110, 8
+NODES_2 = 30  # in Nodes 2.0 the pack's name and "Show advanced inputs" stand under the widgets,
+NODES_2_WIDGET = 30  # which are higher there
 NOTE_LINE, NOTE_CHARACTER = 14, 5.0
 COLOURS = {"Model": "#3f789e", "Prompt": "#a1309b", "Sampling": "#8A8", "Look": "#b58b2a", "Control": "#88A"}
 
@@ -86,6 +90,7 @@ class Graph:
         title: str | None = None,
         *,
         room: int = 0,
+        below: int = 0,
         green: bool = False,
         models: list[dict[str, str]] | None = None,
         **inputs: Any,
@@ -94,6 +99,7 @@ class Graph:
 
         Args:
             room: the height that pictures or text on it need beyond its sockets and widgets.
+            below: what it may grow by: outputs that newer cores add, or what it shows of its run.
             models: what the missing-model dialog offers: [{"name", "url", "directory"}].
             inputs: values of widgets, and `Output`s for links.
 
@@ -109,7 +115,12 @@ class Graph:
         is_widget = {name for name, _ in widgets}
         given = {name: value for name, value in inputs.items() if not isinstance(value, Output)}
         values = ["fixed" if name is None else given.get(name, default_value(spec)) for name, spec in widgets]
-        node = self._place(kind, self._height(specs, is_widget, schema, len(widgets)) + room, title)
+        texts = sum(_options(spec).get("multiline", False) for name, spec in specs.items() if name in is_widget)
+        low = max(len(set(specs) - is_widget), len(schema["output"]), 1) * SLOT + texts * TEXT + 2 * LINE + room
+        high = low + len(widgets) * WIDGET
+        place = low + len(widgets) * NODES_2_WIDGET + NODES_2 + below
+        # A text or a picture gets what the widgets leave of the saved height.
+        node = self._place(kind, title, high if texts or room else low, place)
         required = dict(_inputs(schema, "required"))
         node["inputs"] = [self._input(name, spec, name in is_widget, name in required) for name, spec in specs.items()]
         names = schema.get("output_name") or schema["output"]
@@ -131,7 +142,7 @@ class Graph:
         """A MarkdownNote that is tall enough for its text."""
         characters = self.width / NOTE_CHARACTER
         lines = sum(max(1, math.ceil(len(line) / characters)) for line in text.split("\n"))
-        node = self._place("MarkdownNote", 60 + lines * NOTE_LINE, title)
+        node = self._place("MarkdownNote", title, height := 60 + lines * NOTE_LINE, height + NODES_2)
         node.update(inputs=[], outputs=[], properties={}, widgets_values=[text], color="#432", bgcolor="#653")
 
     def to_dict(self) -> dict[str, Any]:
@@ -149,7 +160,7 @@ class Graph:
             "version": 0.4,
         }
 
-    def _place(self, kind: str, height: int, title: str | None) -> dict[str, Any]:
+    def _place(self, kind: str, title: str | None, height: int, place: int) -> dict[str, Any]:
         number = len(self.nodes) + 1
         node: dict[str, Any] = {
             "id": number,
@@ -163,13 +174,8 @@ class Graph:
         if title is not None:
             node["title"] = title
         self.nodes.append(node)
-        self.y += height + TITLE + GAP
+        self.y += place + TITLE + GAP
         return node
-
-    def _height(self, specs: Mapping[str, Any], is_widget: set[Any], schema: Mapping[str, Any], rows: int) -> int:
-        sockets = max(len(set(specs) - is_widget), len(schema["output"]), 1)
-        texts = sum(_options(spec).get("multiline", False) for name, spec in specs.items() if name in is_widget)
-        return sockets * SLOT + rows * WIDGET + texts * TEXT + 2 * LINE
 
     def _input(self, name: str, spec: list[Any], is_widget: bool, required: bool) -> dict[str, Any]:
         slot = {"name": name, "type": "COMBO" if isinstance(spec[0], list) else spec[0], "link": None}

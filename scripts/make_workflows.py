@@ -56,6 +56,8 @@ DISCRIMINATOR, GENERAL = (
 PROMPT = "a corgi running along the beach, waves in the background, golden hour, photo"
 NEGATIVE = "worst quality, low quality, watermark, text"
 SAMPLING = {"seed": 42, "steps": 25, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal"}
+VIEW = 150  # height of the curves and lines that a sampler node shows of its run
+NEWER_OUTPUTS = 40  # GetVideoComponents has two more by ComfyUI 0.34
 
 
 def animatediff_motionprompt(graph: Graph) -> None:
@@ -86,7 +88,7 @@ def animatediff_controlnet(graph: Graph) -> None:
     parts = _loaders(graph, notes.CONTROLNET)
     with graph.column("Control", 300, "#88A"):
         video = graph.add("LoadVideo", "Your video", file="input.mp4", room=200)
-        images = graph.add("GetVideoComponents", video=video[0])
+        images = graph.add("GetVideoComponents", video=video[0], below=NEWER_OUTPUTS)
         first = graph.add("ImageFromBatch", "First 16 frames", image=images[0], length=16)
         scaled = graph.add("ImageScale", image=first[0], upscale_method="lanczos", width=512, height=512, crop="center")
         edges = graph.add("Canny", "Outlines", image=scaled[0])
@@ -179,6 +181,7 @@ def compare_settings(graph: Graph) -> None:
                     graph.add(
                         "MotionPromptKSampler",
                         f"{name} column, {row} row",
+                        below=VIEW,
                         green=True,
                         **{
                             **shared,
@@ -222,7 +225,7 @@ def measure_video(graph: Graph) -> None:
     """Temporal metrics of a video of one's own."""
     with graph.column("Video", 340, "#3f789e"):
         video = graph.add("LoadVideo", "Your video", file="input.mp4", room=200)
-        parts = graph.add("GetVideoComponents", video=video[0])
+        parts = graph.add("GetVideoComponents", video=video[0], below=NEWER_OUTPUTS)
         frames = graph.add("ImageFromBatch", "First 48 frames", image=parts["images"], length=48)
         flow = graph.add("MotionPromptLoadOpticalFlow", name="rife_v4.0")
         graph.note("What the numbers are for", notes.MEASURE)
@@ -293,6 +296,7 @@ def _sample(
             changed["settings"] = graph.add("MotionPromptSettings", green=True, **settings)[0]
         sampler = graph.add(
             "MotionPromptKSampler",
+            below=VIEW,
             green=True,
             model=model,
             positive=positive,

@@ -137,13 +137,12 @@ def test_quickstart_run_from_the_canvas_ends_with_pictures_on_it(canvas: Canvas)
         ".every(node => node.imgs?.length && node.imgs.every(image => image.naturalWidth > 0))",
         arg=sorted(shown),
     )
-    lines = canvas.evaluate("() => window.app.graph.nodes.find(n => n.type === 'MotionPromptReport').motionPromptLines")
+    lines = canvas.view_of("MotionPromptReport")["text"].split("\n")
     assert re.fullmatch(r"done: \d+ of 6 steps guided, \d+ s", lines[0]) and "loss" in lines[1]
-    under_the_node = canvas.page.get_by_text(lines[0])
-    if under_the_node.count():  # else the interface has taken it away, and web/motionprompt.js draws it
-        bottoms = "text => [text, text.closest('.dom-widget')].map(box => box.getBoundingClientRect().bottom)"
-        text, room = under_the_node.first.evaluate(bottoms)
-        assert text <= room + 1, "the text under the node is cut off"
+    sampler = canvas.view_of("MotionPromptKSampler")
+    assert sampler["text"].split("\n") == lines and sampler["curves"] == 2
+    for kind in ("MotionPromptReport", "MotionPromptKSampler"):
+        assert canvas.view_of(kind)["cut_off"] == 0
     canvas.page.wait_for_timeout(5000)  # animated pictures find their place with the next redraws
     canvas.shoot("quickstart_done")
     assert canvas.errors == []
