@@ -198,7 +198,7 @@ def broken(states: dict[str, dict[str, torch.Tensor]]) -> dict[str, tuple[dict[s
         "NaN": ({**vc2, key: damaged}, "damaged: output_blocks.3.0.in_layers.2.weight has NaN"),
         "infinite": ({**dc, "image_proj_model.latents": infinite}, "damaged: latents has NaN or infinite"),
         "no resampler": (without(dc, "image_proj_model"), "image_proj_model"),
-        "half a resampler": (without(dc, "layers.2."), "not a whole image_proj_model"),
+        "half a resampler": (without(dc, "image_proj_model.layers.2."), "not a whole image_proj_model"),
         "more layers": ({**vc2, f"{UNET}out.3.weight": torch.zeros(2)}, "1 are unexpected .out.3.weight"),
     }
 

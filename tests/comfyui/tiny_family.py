@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
+
 from tests.comfyui.inprocess import InProcessComfy
 from tests.comfyui.tiny import TEXT, Tiny
 
@@ -27,6 +29,19 @@ class TinyFamily(Tiny):
         self.epsilon = 1.2e-3 * float(rows[0].norm())
         self.plain = self.encode(TEXT)
         self.negative = self.encode("blurry")
+
+    def prompt(self, text: str = TEXT, clip: Any = None, **options: Any) -> Any:
+        return self._fit(super().prompt(text, clip, **options))
+
+    def encode(self, text: str, clip: Any = None) -> Any:
+        return self._fit(super().encode(text, clip))
+
+    def _fit(self, conditioning: Any) -> Any:
+        fit = getattr(self.tiny, "PROMPT", None)
+        if fit is None:
+            return conditioning
+        with torch.inference_mode():
+            return fit(conditioning)
 
     def latent(self, frames: int | None = None, size: int = 64) -> dict[str, Any]:
         node, length = self.tiny.EMPTY_LATENT

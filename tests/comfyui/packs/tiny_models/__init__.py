@@ -1,7 +1,8 @@
 """Nodes that only the tests need: tiny random models.
 
 One file a model family, by the family's name: `FAMILY` makes MODEL, CLIP and VAE; `EMPTY_LATENT` is the node that makes
-its empty latents and that node's input for the number of frames; `FRAMES` is how many the tests take.
+its empty latents and that node's input for the number of frames; `FRAMES` is how many the tests take; `PROMPT`, if
+there is one, makes a conditioning fit for the model.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pkgutil
 
 import torch
 
-from . import models
+from . import dynamicrafter, models, native
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -46,6 +47,34 @@ class TinyFamilyModel:
 
     def make(self, family):
         return tuple(make() for make in FAMILIES[family].FAMILY)
+
+
+class TinyClipVision:
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("CLIP_VISION",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        return (native.tiny_clip_vision(),)
+
+
+class TinyDynamiCrafterPrompt:
+    """A prompt with an image in it."""
+
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("CONDITIONING",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"conditioning": ("CONDITIONING",)}}
+
+    def make(self, conditioning):
+        return (dynamicrafter.with_image(conditioning),)
 
 
 class TinyMotionModel:
@@ -95,6 +124,8 @@ class TinyDiscriminator:
 NODE_CLASS_MAPPINGS = {
     "TinyVideoModel": TinyVideoModel,
     "TinyFamilyModel": TinyFamilyModel,
+    "TinyClipVision": TinyClipVision,
+    "TinyDynamiCrafterPrompt": TinyDynamiCrafterPrompt,
     "TinyMotionModel": TinyMotionModel,
     "TinyControlNet": TinyControlNet,
     "TinyDiscriminator": TinyDiscriminator,
