@@ -43,8 +43,9 @@ class TinyFamily(Tiny):
         with torch.inference_mode():
             return fit(conditioning)
 
-    def latent(self, frames: int | None = None, size: int = 64) -> dict[str, Any]:
+    def latent(self, frames: int | None = None, size: int | None = None) -> dict[str, Any]:
         node, length = self.tiny.EMPTY_LATENT
+        size = size or getattr(self.tiny, "SIZE", 64)
         options = {"width": size, "height": size, "batch_size": 1, length: frames or self.tiny.FRAMES}
         return self.comfy.run(node, **options)[0]
 

@@ -3,6 +3,7 @@
 One file a model family, by the family's name: `FAMILY` makes MODEL, CLIP and VAE; `EMPTY_LATENT` is the node that makes
 its empty latents and that node's input for the number of frames; `FRAMES` is how many the tests take; `PROMPT`, if
 there is one, makes a conditioning fit for the model.
+A model that is too coarse for frames of 64 px says another `SIZE`.
 """
 
 from __future__ import annotations
