@@ -1,41 +1,29 @@
-"""Everything that knows ComfyUI: one node family a file, and `host`, the only place that touches its internals."""
+"""Everything that knows ComfyUI: one node family a file, and `host`, the only place that touches its internals.
+
+Every file of this folder is imported, and the nodes that it defines are the pack's: a new one is found by itself.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
 from comfy_api.latest import io
 
-from .capture import CaptureFlowEstimates, ClipSeeds
-from .conditioning import MotionPromptCLIP, MotionPromptConditioning
-from .dataset import FlowDatasetNode
-from .demo import LoadDemoVideoModel
 from .host.folders import register
-from .loaders import LoadFlowDiscriminator, LoadOpticalFlowModel
-from .metrics import TemporalMetrics
-from .report import MotionPromptReport
-from .sampler import ApplyMotionPrompt, MotionPromptKSampler, MotionPromptSettings
-from .training import SaveFlowDiscriminator, TrainFlowDiscriminator
-from .video_checkpoint import DynamiCrafterImageToVideo, LoadVideoCheckpoint, RescaleVideoCFG, VideoFPS
+
+
+def _nodes_of(module: ModuleType) -> list[type[io.ComfyNode]]:
+    defined = [item for item in vars(module).values() if isinstance(item, type) and item.__module__ == module.__name__]
+    return [item for item in defined if issubclass(item, io.ComfyNode)]
+
 
 NODES: list[type[io.ComfyNode]] = [
-    LoadFlowDiscriminator,
-    LoadOpticalFlowModel,
-    MotionPromptConditioning,
-    MotionPromptCLIP,
-    MotionPromptKSampler,
-    ApplyMotionPrompt,
-    MotionPromptSettings,
-    MotionPromptReport,
-    LoadDemoVideoModel,
-    ClipSeeds,
-    CaptureFlowEstimates,
-    FlowDatasetNode,
-    TrainFlowDiscriminator,
-    SaveFlowDiscriminator,
-    TemporalMetrics,
-    LoadVideoCheckpoint,
-    VideoFPS,
-    RescaleVideoCFG,
-    DynamiCrafterImageToVideo,
+    node
+    for found in iter_modules(__path__)
+    if not found.ispkg
+    for node in _nodes_of(import_module(f"{__name__}.{found.name}"))
 ]
 
 register()

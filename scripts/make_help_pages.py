@@ -55,11 +55,10 @@ class Language:
         return textwrap.fill(line, 118, subsequent_indent="  ", break_on_hyphens=False) if self.wrapped else line
 
 
-WIDE = {"brackets": "\uff08{}\uff09", "before": "", "colon": "\uff1a"}
 LANGUAGES = {
     "en": Language("Inputs", "Outputs", "optional", wrapped=True),
-    "zh": Language("\u8f93\u5165", "\u8f93\u51fa", "\u53ef\u9009", between="\uff0c", **WIDE),
-    "ja": Language("\u5165\u529b", "\u51fa\u529b", "\u7701\u7565\u53ef", between="\u3001", **WIDE),
+    "zh": Language("\u8f93\u5165", "\u8f93\u51fa", "\u53ef\u9009", "\uff08{}\uff09", "", "\uff0c", "\uff1a"),
+    "ja": Language("\u5165\u529b", "\u51fa\u529b", "\u7701\u7565\u53ef", "\uff08{}\uff09", "", "\u3001", "\uff1a"),
     "ko": Language("\uc785\ub825", "\ucd9c\ub825", "\uc120\ud0dd", before=""),
 }
 
