@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,9 +26,11 @@ def draw_report(report: GuidanceReport) -> Tensor:
     figure, pixels = _canvas(12, 7)
     losses, phi, drift, before, after, text = figure.subplots(2, 3).flat
     iterations = [(step, iteration) for step in report.steps for iteration in step.iterations]
-    _curves(losses, iterations, ("loss", "disc", "tv", "reg", "floor", "detail"), "loss and its parts")
-    _curves(phi, iterations, ("phi",), "phi: how real the motion looks")
-    _curves(drift, iterations, ("drift",), "token drift ||T - T0||")
+    parts = [{"loss": iteration.loss, **iteration.losses} for _, iteration in iterations]
+    starts = [i for i, (step, _) in enumerate(iterations) if i == 0 or iterations[i - 1][0] is not step]
+    _curves(losses, parts, starts, "loss and its terms, unweighted")
+    _curves(phi, [{"phi": iteration.phi} for _, iteration in iterations], starts, "phi: how real the motion looks")
+    _curves(drift, [{"drift": iteration.drift} for _, iteration in iterations], starts, "token drift ||T - T0||")
     _flow(before, after, report.flow[-1] if report.flow else None)
     text.axis("off")
     text.text(0, 1, report.summary(), va="top", family="monospace", fontsize=8, wrap=True)
@@ -80,30 +82,29 @@ def _canvas(width: float, height: float) -> tuple[Any, Callable[[], Tensor]]:
     return figure, pixels
 
 
-def _curves(axes, iterations, names: tuple[str, ...], title: str) -> None:
+def _curves(axes: Any, points: Sequence[Mapping[str, float | None]], starts: Sequence[int], title: str) -> None:
+    """One curve a name, over the iterations; grey lines where a sampling step starts."""
     axes.set_title(title, fontsize=10)
-    for name in names:
-        points = [(i, getattr(iteration, name)) for i, (_, iteration) in enumerate(iterations)]
-        points = [(i, value) for i, value in points if value is not None]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    for name in dict.fromkeys(name for point in points for name in point):
+        known = [(i, point[name]) for i, point in enumerate(points) if point.get(name) is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), marker="o", markersize=3, label=name)
     if not axes.lines:
         axes.text(0.5, 0.5, "nothing to show", ha="center", transform=axes.transAxes)
         return
-    for i, (step, _) in enumerate(iterations):
-        if i == 0 or iterations[i - 1][0] is not step:
-            axes.axvline(i - 0.5, color="0.85", zorder=0)
+    for i in starts:
+        axes.axvline(i - 0.5, color="0.85", zorder=0)
     axes.set_xlabel("iteration (grey lines: sampling steps)", fontsize=8)
     axes.legend(fontsize=8)
 
 
-def _flow(before, after, sample: FlowSample | None) -> None:
+def _flow(before: Any, after: Any, sample: FlowSample | None) -> None:
     for axes, name in ((before, "before"), (after, "after")):
         axes.axis("off")
         axes.set_title(f"flow {name} the optimisation", fontsize=10)
     if sample is None:
         return
-    before.set_title(f"flow before: step {sample.step}, frames {sample.pair[0]} and {sample.pair[1]}", fontsize=10)
+    before.set_title(f"flow before: step {sample.step + 1}, frames {sample.pair[0]} and {sample.pair[1]}", fontsize=10)
     # One scale for both: flow_to_image divides by the greatest length it is given.
     both = flow_to_image(torch.cat((sample.before, sample.after), dim=-1).float())
     width = sample.before.shape[-1]

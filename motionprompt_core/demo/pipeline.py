@@ -14,11 +14,13 @@ from ..discriminator.model import FlowDiscriminator, load_discriminator
 from ..flow import load_flow_model
 from ..flow.base import FlowModel
 from ..guidance.autograd import constant_layers
-from ..guidance.optimise import GuidedModel, PromptOptimiser
+from ..guidance.optimise import PromptOptimiser
+from ..guidance.record import guide_step
 from ..guidance.report import GuidanceReport, StepReport
 from ..guidance.schedule import guided_steps
 from ..guidance.settings import GuidanceSettings
 from ..guidance.tokens import LearnableTokens
+from ..guidance.view import GuidedModel
 from . import text, world
 from .checkpoint import DemoWeights, load_demo_weights
 from .unet import alphas_cumprod
@@ -44,11 +46,6 @@ class DemoPipeline:
     placement: Literal["end", "front"] = "end"
     frames: int = world.FRAMES
     alphas: Tensor = field(default_factory=alphas_cumprod)
-
-    @property
-    def flows(self) -> int:
-        """How many in a row the discriminator judges together."""
-        return 1 if self.discriminator is None else self.discriminator.config.flows
 
     def timesteps(self) -> list[int]:
         """Noise levels of the steps, from 999 down, evenly spaced."""
@@ -131,18 +128,14 @@ class DemoPipeline:
     ) -> tuple[Tensor, GuidanceReport]:
         """All steps, from the noise x (F, 4, h, w) to clean latents; else as `sample`."""
         report = GuidanceReport(state="running", num_steps=self.steps)
-        optimiser = None
-        if settings is not None:
-            report.settings, report.planned = settings.to_dict(), guided_steps(self.steps, settings)
-            optimiser = PromptOptimiser(LearnableTokens({"l": self.initial_tokens(words)}), settings, seed)
+        guidance = None if settings is None else _Guidance(self, prompt, words, settings, seed, report, learn)
         plain, negative = self.embed(prompt), self.embed(self.negative)
         timesteps = [*self.timesteps(), None]
         for step, (t, following) in enumerate(zip(timesteps[:-1], timesteps[1:], strict=True)):
             x = self.before_step(step, t, x, plain, negative)
             uncond = self.predict_x0(x, t, negative)
-            context = plain
-            if optimiser is not None and settings is not None:
-                context = self._guide(optimiser, settings, report, step, t, x, uncond, prompt, plain, learn)
+            context = None if guidance is None else guidance.context(step, t, x, uncond)
+            context = plain if context is None else context
             cond = self.predict_x0(x, t, context)
             x0 = torch.lerp(uncond, cond, self.cfg)
             if on_estimate is not None:
@@ -166,48 +159,54 @@ class DemoPipeline:
         eps = (x - a.sqrt() * x0) / (1 - a).sqrt()
         return b.sqrt() * x0 + (1 - b).sqrt() * eps
 
-    def _guide(
+
+class _Guidance:
+    """The prompt of one sampling, its learnable tokens optimised on the way; arguments as for `DemoPipeline.sample`."""
+
+    def __init__(
         self,
-        optimiser: PromptOptimiser,
-        settings: GuidanceSettings,
-        report: GuidanceReport,
-        step: int,
-        t: int,
-        x: Tensor,
-        uncond: Tensor,
+        pipeline: DemoPipeline,
         prompt: str,
-        plain: Tensor,
+        words: str,
+        settings: GuidanceSettings,
+        seed: int,
+        report: GuidanceReport,
         learn: bool,
-    ) -> Tensor:
-        """Context of the step: optimised in the window, the settings' choice outside of it."""
+    ):
+        if pipeline.flow is None:
+            raise ValueError("a guided sample needs a flow model: pass flow= to DemoPipeline")
+        self.pipeline, self.prompt, self.settings, self.report, self.learn = pipeline, prompt, settings, report, learn
+        self.flow = pipeline.flow
+        report.settings, report.planned = settings.to_dict(), guided_steps(pipeline.steps, settings)
+        self.optimiser = PromptOptimiser(LearnableTokens({"l": pipeline.initial_tokens(words)}), settings, seed)
 
-        def encode(rows: Mapping[str, Tensor]) -> Tensor:
-            return self.embed(prompt, rows["l"])
+    def encode(self, rows: Mapping[str, Tensor]) -> Tensor:
+        return self.pipeline.embed(self.prompt, rows["l"])
 
-        if step in report.planned and not learn:
-            return encode(optimiser.tokens.detached())
-        if step in report.planned:
-            if self.flow is None:
-                raise ValueError("a guided sample needs a flow model: pass flow= to DemoPipeline")
-            record = StepReport(step, float(((1 - self.alphas[t]) / self.alphas[t]).sqrt()))
-            report.steps.append(record)
-            mix = (lambda x0: torch.lerp(uncond, x0, self.cfg)) if settings.loss_on == "cfg" else None
-            unet = self.weights.unet
-            model = GuidedModel(
-                encode,
-                lambda c: self.predict_x0(x, t, c),
-                self.decode,
-                self.flow,
-                self.discriminator,
-                mix,
-                late=lambda: constant_layers((unet.down0, unet.down1, unet.down2)),
-                flows=self.flows,
-            )
-            with torch.enable_grad():
-                optimiser.optimise(model, record)
-            if record.fallback is None:
-                return encode(optimiser.tokens.detached())
-        return encode(optimiser.tokens.detached()) if settings.outside_window == "tokens" else plain
+    def context(self, step: int, t: int, x: Tensor, uncond: Tensor) -> Tensor | None:
+        """What the step is steered by: with optimised tokens in the window; None for the plain prompt."""
+        optimised = self.settings.outside_window == "tokens"
+        if step in self.report.planned:
+            optimised = not self.learn or self._optimise(step, t, x, uncond) or optimised
+        return self.encode(self.optimiser.tokens.detached()) if optimised else None
+
+    def _optimise(self, step: int, t: int, x: Tensor, uncond: Tensor) -> bool:
+        """Whether it went well."""
+        pipeline = self.pipeline
+        unet, alpha = pipeline.weights.unet, pipeline.alphas[t]
+        early = (unet.down0, unet.down1, unet.down2) if self.optimiser.mode.truncated else ()
+
+        def predict_x0(context: Tensor) -> Tensor:
+            with constant_layers(early):
+                x0 = pipeline.predict_x0(x, t, context)
+            return torch.lerp(uncond, x0, pipeline.cfg) if self.settings.loss_on == "cfg" else x0
+
+        report = StepReport(step, float(((1 - alpha) / alpha).sqrt()))
+        self.report.steps.append(report)
+        model = GuidedModel(self.encode, predict_x0, pipeline.decode, self.flow, pipeline.discriminator)
+        with torch.enable_grad():
+            guide_step(self.optimiser, model, report)
+        return report.fallback is None
 
 
 def load_pipeline(weights: Path) -> DemoPipeline:

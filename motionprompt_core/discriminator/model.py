@@ -174,6 +174,11 @@ class FlowDiscriminator(nn.Module):
             nn.Linear(config.mlp_hidden, 1),
         )
 
+    @property
+    def num_flows(self) -> int:
+        """How many successive flows are judged together."""
+        return self.config.flows
+
     def normalise(self, flow: Tensor) -> Tensor:
         """Flow in px (B, 2 * flows, H, W) -> what the network sees (B, C, img_size, img_size), at any resolution.
 

@@ -54,8 +54,11 @@ def backward_scaled(output: Tensor, gradient: Tensor, inputs: list[Tensor], retr
     """Gradients of sum(output * gradient) for `inputs`, computed at a scale that half precision can hold.
 
     A pass that overflows is repeated at a smaller scale, 2^-8 each time, up to `retries` times. The caller looks at
-    whether what comes back is finite. An input that `output` does not depend on gets zeros.
+    whether what comes back is finite. An input that `output` does not depend on gets zeros (a prompt whose time range
+    does not cover this step).
     """
+    if not output.requires_grad:
+        return [torch.zeros_like(i) for i in inputs]
     scale = power_of_two_scale(gradient)
     while True:
         scaled = torch.autograd.grad(

@@ -1,18 +1,24 @@
-"""The three terms of the objective that the learnable tokens T minimise, and two optional floors, of motion and detail:
+"""The three terms of the objective that the learnable tokens T minimise, and two that preserve motion and detail:
 
     l1 * log(1 - phi(f)) + l2 * TV_L1(f) + l3 * ||T - T0||^2
 
 with f the flow between two decoded frames and phi(f) = sigmoid(logits) the probability that its motion is real.
+`TERMS` is the objective: a new loss is a function, a row there, and its weight in the settings.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..media.ops import laplacian
+from .settings import GuidanceSettings
+from .tokens import LearnableTokens
 
 
 def adversarial_loss(logits: Tensor, form: Literal["saturating", "non_saturating"] = "saturating") -> Tensor:
@@ -56,7 +62,7 @@ def total_variation(flow: Tensor, reduction: Literal["mean", "sum"] = "mean") ->
     raise ValueError(f"total variation: reduction is {reduction!r}, expected 'mean' or 'sum'.")
 
 
-def motion_floor(flow: Tensor, reference: Tensor) -> Tensor:
+def motion_preservation(flow: Tensor, reference: Tensor) -> Tensor:
     """max(0, 1 - s / s_ref) of the mean speeds s of each flow and its reference (B, 2, H, W; px), averaged over B.
 
     Not in the paper: its losses are lowest where little moves. 0 for motion no slower than the reference, 1 for none.
@@ -65,7 +71,7 @@ def motion_floor(flow: Tensor, reference: Tensor) -> Tensor:
     return (1 - speeds[0] / speeds[1]).clamp(min=0).mean()
 
 
-def detail_floor(frames: Tensor, reference: Tensor) -> Tensor:
+def detail_preservation(frames: Tensor, reference: Tensor) -> Tensor:
     """max(0, 1 - d / d_ref) of the detail d of each frame and its reference (N, 3, H, W), averaged over N; d is the
     standard deviation of the luma's Laplacian.
 
@@ -84,3 +90,36 @@ def embedding_regulariser(tokens: Tensor, initial: Tensor) -> Tensor:
             f"{tuple(initial.shape)}."
         )
     return (tokens - initial).square().sum()
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of the objective.
+
+    Attributes:
+        name: in reports. weight: name of its weight in `GuidanceSettings`; 0 leaves the loss out.
+        loss: its value, a scalar, of a `View`; or of the `LearnableTokens`, for a loss that does not look at the video.
+        needs: what there has to be for it, beside a view: its discriminator's "logits", or its "initial" view, for
+            which the initial tokens' estimate is evaluated as well; "tokens" for a loss that looks at these alone.
+    """
+
+    name: str
+    weight: str
+    loss: Callable[[Any, GuidanceSettings], Tensor]
+    needs: Literal["logits", "initial", "tokens"] | None = None
+
+    def weight_in(self, settings: GuidanceSettings) -> float:
+        return getattr(settings, self.weight)
+
+
+def _regulariser(tokens: LearnableTokens, settings: GuidanceSettings) -> Tensor:
+    return torch.stack([embedding_regulariser(t, tokens.initial[key]) for key, t in tokens.rows.items()]).sum()
+
+
+TERMS = (
+    Term("disc", "lambda_disc", lambda view, s: adversarial_loss(view.logits, s.adversarial), "logits"),
+    Term("tv", "lambda_tv", lambda view, s: total_variation(view.flow)),
+    Term("reg", "lambda_reg", _regulariser, "tokens"),
+    Term("motion", "preserve_motion", lambda view, s: motion_preservation(view.flow, view.initial.flow), "initial"),
+    Term("detail", "preserve_detail", lambda view, s: detail_preservation(view.frames, view.initial.frames), "initial"),
+)

@@ -8,64 +8,82 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .objective import needs_initial
+from .pairs import Pair
 from .schedule import guided_steps
 from .settings import GuidanceSettings
 
 
 @dataclass(frozen=True)
 class DenoiserCosts:
-    """What gradients cost with a denoiser, in forward passes of it; "late" is the part that mode "fast" differentiates.
+    """What gradients cost with a denoiser, in forward passes of it; truncated as mode "fast" has it.
 
     The defaults were counted for SD1.5 with a motion module (`python -m research bench`).
 
     Attributes:
-        backward, late_backward: a backward pass.
-        again, late_again: running checkpointed blocks once more.
+        backward, truncated_backward: a backward pass.
+        again, truncated_again: running checkpointed blocks once more.
     """
 
     backward: float = 1.11
     again: float = 0.85
-    late_backward: float = 0.70
-    late_again: float = 0.55
+    truncated_backward: float = 0.70
+    truncated_again: float = 0.55
 
 
 @dataclass(frozen=True)
-class Economy:
+class ComputeMode:
     """What an optimisation does without.
 
     Attributes:
-        pooled: one evaluation per step, with the pairs of all K iterations, and one larger move: sqrt(K) times the
-            learning rate, as moves by different pairs partly cancel. K then hardly costs anything.
-        late: no gradient through the denoiser's early layers (a UNet's down-blocks), which keep what they make of
-            the prompt. A biased gradient.
-        one_by_one: decode and judge one pair after the other, also where `pairs` asks for several at once.
+        accumulate: one evaluation and one update per step; the gradient is accumulated over the pairs of all K
+            iterations. K then hardly costs anything.
+        truncated: the backward pass ends before the denoiser's early layers (a UNet's down-blocks), which keep what
+            they make of the prompt. A biased gradient.
+        chunk_size: pairs that are decoded and judged at once; 0 for all of an iteration's.
     """
 
-    pooled: bool = False
-    late: bool = False
-    one_by_one: bool = False
+    accumulate: bool = False
+    truncated: bool = False
+    chunk_size: int = 0
+
+    def updates(self, settings: GuidanceSettings) -> int:
+        """Updates of the tokens per guided step."""
+        return 1 if self.accumulate else settings.iterations
+
+    def draws(self, settings: GuidanceSettings) -> int:
+        """How often pairs are drawn per update."""
+        return settings.iterations if self.accumulate else 1
+
+    def lr_factor(self, settings: GuidanceSettings) -> float:
+        """Learning rate over the settings': K updates by different pairs partly cancel, so one goes sqrt(K) as far."""
+        return settings.iterations**0.5 if self.accumulate else 1.0
+
+    def chunks(self, pairs: list[Pair]) -> list[list[Pair]]:
+        size = self.chunk_size or len(pairs)
+        return [pairs[i : i + size] for i in range(0, len(pairs), size)]
 
 
-ECONOMIES = {
-    "exact": Economy(),
-    "balanced": Economy(pooled=True),
-    "fast": Economy(pooled=True, late=True, one_by_one=True),
+COMPUTE_MODES = {
+    "exact": ComputeMode(),
+    "balanced": ComputeMode(accumulate=True),
+    "fast": ComputeMode(accumulate=True, truncated=True, chunk_size=1),
 }
 
 
-def leaner(economy: Economy, checkpointed: bool) -> tuple[Economy, bool] | None:
+def oom_fallback(mode: ComputeMode, checkpointed: bool) -> tuple[ComputeMode, bool] | None:
     """What to try when memory ran out, and whether with checkpoints; None if nothing is left to save."""
     if not checkpointed:
-        return economy, True
-    if not economy.late or not economy.one_by_one:
-        return Economy(pooled=economy.pooled, late=True, one_by_one=True), True
+        return mode, True
+    if not mode.truncated or mode.chunk_size != 1:
+        return ComputeMode(mode.accumulate, truncated=True, chunk_size=1), True
     return None
 
 
-def describe(economy: Economy, checkpointed: bool) -> str:
+def describe(mode: ComputeMode, checkpointed: bool) -> str:
     """In words, for the report."""
-    parts = ["one evaluation per step" if economy.pooled else "one evaluation per iteration"]
-    parts += ["gradient through the late layers only"] if economy.late else []
+    parts = ["one evaluation per step" if mode.accumulate else "one evaluation per iteration"]
+    parts += ["gradient through the late layers only"] if mode.truncated else []
     parts += ["checkpoints"] if checkpointed else []
     return ", ".join(parts)
 
@@ -91,12 +109,12 @@ def cost_ratio(
     guided = guided_steps(num_steps, settings)
     if not guided:
         return 1.0
-    economy = ECONOMIES[settings.mode]
+    mode = COMPUTE_MODES[settings.mode]
     costs = costs or DenoiserCosts()
-    backward, again = (costs.late_backward, costs.late_again) if economy.late else (costs.backward, costs.again)
-    evaluations = 1 if economy.pooled else settings.iterations
-    step = evaluations * (1 + backward + (again + windows if checkpointed else 0.0))
+    late = (costs.truncated_backward, costs.truncated_again)
+    backward, again = late if mode.truncated else (costs.backward, costs.again)
+    step = mode.updates(settings) * (1 + backward + (again + windows if checkpointed else 0.0))
     step += pair * settings.pairs * settings.iterations
-    step += (settings.loss_on == "cfg" and uncond) + settings.needs_unguided
+    step += (settings.loss_on == "cfg" and uncond) + needs_initial(settings)
     plain = num_steps * (2 if uncond else 1)
     return 1 + (len(guided) * step + 1) / plain

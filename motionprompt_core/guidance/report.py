@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .pairs import Pair
 
 
 @dataclass
@@ -15,28 +17,27 @@ class IterationReport:
     """One optimiser iteration; the losses are those at the tokens before Adam moved them.
 
     Attributes:
-        loss: the weighted sum that is minimised.
-        disc, tv, reg: its three parts before weighting; None if the part is switched off.
+        loss: the weighted sum that is minimised. losses: each of its terms before weighting, by name (`losses.TERMS`);
+            those that are switched off are absent.
         phi: the discriminator's mean probability that the flow is of a real video, in (0, 1).
         grad_norm: norm of the loss's gradient over all tokens, before clipping.
         drift: ||T - T0|| after the iteration.
         cosine: mean cosine of T with T0 after the iteration.
-        pairs: the frame pairs that were looked at, or rows of frames for a discriminator of several flows.
-        floor: the part of their motion, 0 to 1, that was lost against the tokens as they began; None if not asked for.
-        detail: the same of the frames' fine detail.
+        pairs: the frame pairs that were looked at, each of more frames for a discriminator of several flows.
+        flow: of the first of them, (2, H, W) in pixels, for a step's first iteration; not in `to_dict`.
     """
 
     loss: float
-    disc: float | None
-    tv: float | None
-    reg: float | None
+    losses: dict[str, float]
     phi: float | None
     grad_norm: float
     drift: float
     cosine: float
-    pairs: list[tuple[int, ...]]
-    floor: float | None = None
-    detail: float | None = None
+    pairs: list[Pair]
+    flow: Tensor | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "flow"}
 
 
 @dataclass
@@ -44,8 +45,8 @@ class StepReport:
     """One guided sampling step.
 
     Attributes:
-        step: index into the schedule. sigma: its noise level. run: which pass over the schedule (FreeInit makes
-            several).
+        step: index into the schedule, from 0. sigma: its noise level. run: which pass over the schedule, from 0
+            (FreeInit makes several).
         iterations: what the optimiser did.
         fallback: why the step used the unoptimised prompt after all, or None.
         seconds: time that the optimisation took.
@@ -57,6 +58,14 @@ class StepReport:
     iterations: list[IterationReport] = field(default_factory=list)
     fallback: str | None = None
     seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings; the step is counted from 1, for people."""
+        return {
+            **self.__dict__,
+            "step": self.step + 1,
+            "iterations": [iteration.to_dict() for iteration in self.iterations],
+        }
 
 
 @dataclass
@@ -82,7 +91,7 @@ class GuidanceReport:
         state: "waiting" (not sampled yet), "running", "done", "off" (strength 0 or empty window), "interrupted",
             "failed".
         num_steps: length of the schedule. passes: how often it was gone through.
-        planned: the steps that were to be guided.
+        planned: the steps that were to be guided, from 0.
         missed: planned steps that the sampler leapt over.
         notes: things the user should know. estimate: what the run was expected to cost, in words.
         seconds: time spent optimising. sampling_seconds: the whole run. peak_memory: bytes, where the device can tell.
@@ -113,15 +122,17 @@ class GuidanceReport:
     def begin(self, settings: dict[str, Any]) -> None:
         """Forget an earlier run (a node's output may be kept and sampled again)."""
         fresh = GuidanceReport(state="running", settings=settings)
-        self.__dict__.update(fresh.__dict__)
+        for each in fields(fresh):
+            setattr(self, each.name, getattr(fresh, each.name))
 
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
     def summary(self) -> str:
-        """A few lines for people."""
-        lines = [f"state: {self.state}", f"guided steps: {self.guided or 'none'} of {self.num_steps}"]
+        """A few lines for people, who count steps from 1."""
+        guided = _from_one(self.guided) or "none"
+        lines = [f"state: {self.state}", f"guided steps: {guided} of {self.num_steps}"]
         done = [step.iterations for step in self.steps if step.iterations]
         if done:
             first, last = done[0][0], done[-1][-1]
@@ -134,8 +145,8 @@ class GuidanceReport:
         lines.append(f"seconds: {self.seconds:.1f} optimising, {self.sampling_seconds:.1f} in all{times}")
         if self.peak_memory is not None:
             lines.append(f"peak memory: {self.peak_memory / 2**30:.2f} GiB")
-        lines += [f"step {step.step} was not guided: {step.fallback}" for step in self.steps if step.fallback]
-        lines += [f"steps leapt over by the sampler: {self.missed}"] if self.missed else []
+        lines += [f"step {step.step + 1} was not guided: {step.fallback}" for step in self.steps if step.fallback]
+        lines += [f"steps leapt over by the sampler: {_from_one(self.missed)}"] if self.missed else []
         return "\n".join(lines + self.notes)
 
     def brief(self) -> str:
@@ -152,13 +163,14 @@ class GuidanceReport:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings; flow fields are given by their mean speed in pixels."""
+        """Plain numbers and strings for people: steps are counted from 1, flow is given by its mean speed in pixels."""
         values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow")}
         values["seconds"] = self.seconds
-        values["steps"] = [asdict(step) for step in self.steps]
+        values["planned"], values["missed"] = _from_one(self.planned), _from_one(self.missed)
+        values["steps"] = [step.to_dict() for step in self.steps]
         values["flow"] = [
             {
-                "step": sample.step,
+                "step": sample.step + 1,
                 "pair": list(sample.pair),
                 "mean_speed_before": float(torch.linalg.vector_norm(sample.before.float(), dim=0).mean()),
                 "mean_speed_after": float(torch.linalg.vector_norm(sample.after.float(), dim=0).mean()),
@@ -170,6 +182,10 @@ class GuidanceReport:
     def to_json(self) -> str:
         """JSON, strictly: a NaN or infinity, as a failed step may hold, becomes null."""
         return json.dumps(_finite(self.to_dict()), indent=2, allow_nan=False)
+
+
+def _from_one(steps: list[int]) -> list[int]:
+    return [step + 1 for step in steps]
 
 
 def _finite(value: Any) -> Any:

@@ -262,11 +262,6 @@ class GuidanceSettings:
                 f"Set stop to {self.start} or more, or lower start."
             )
 
-    @property
-    def needs_unguided(self) -> bool:
-        """A guided step looks at what the tokens as they began would have made as well."""
-        return self.preserve_motion > 0 or self.preserve_detail > 0
-
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -30,7 +30,7 @@ def evaluates_once_off_schedule(sampler: Any) -> bool:
 
 def flows_of(discriminator: ManagedModel | None) -> int:
     """How many flows in a row are judged together."""
-    return 1 if discriminator is None else discriminator.module.config.flows
+    return 1 if discriminator is None else discriminator.module.num_flows
 
 
 def check_discriminator(

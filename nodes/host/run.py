@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ...motionprompt_core.guidance.autograd import constant_layers, save_copies
-from ...motionprompt_core.guidance.modes import describe, leaner
-from ...motionprompt_core.guidance.optimise import GuidedModel
+from ...motionprompt_core.guidance.modes import describe, oom_fallback
+from ...motionprompt_core.guidance.optimise import PromptOptimiser
+from ...motionprompt_core.guidance.record import guide_step
 from ...motionprompt_core.guidance.report import StepReport
 from ...motionprompt_core.guidance.schedule import StepTracker
 from ...motionprompt_core.guidance.tokens import LearnableTokens
+from ...motionprompt_core.guidance.view import GuidedModel
 from .checkpoints import checkpointed
-from .checks import evaluates_once_off_schedule, flows_of
+from .checks import evaluates_once_off_schedule
 from .conds import Conds, SwappableConds, without_gradient
 from .decode import FrameDecoder, SliceDecoder
 from .families import ModelFamily
@@ -89,7 +91,8 @@ class GuidedRun:
             for number, prompt in enumerate(self.prompts)
             for key, rows in prompt.initial.items()
         }
-        self.optimiser = self.patch.optimiser(LearnableTokens(initial), self.settings, seed or 0)
+        tokens = LearnableTokens(initial)
+        self.optimiser = PromptOptimiser(tokens, self.settings, seed or 0, self.patch.on_gradient)
         self.tracker = StepTracker(sigmas.tolist(), by_count=evaluates_once_off_schedule(sampler))
         self.due = set(self.report.planned)
         previewer = previewer_of(self.guider.model_patcher)
@@ -131,7 +134,7 @@ class GuidedRun:
                     options = gradient_options(model_options)
                     evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), options, seed)
                     model, last = evaluation.as_guided_model(), step == max(self.report.planned)
-                    flow = self.optimiser.optimise(model, report, last, self._iteration_done)
+                    flow = guide_step(self.optimiser, model, report, last, self._iteration_done)
                 if report.fallback is None or self.settings.outside_window == "tokens":
                     self._show_tokens()
                 else:
@@ -163,11 +166,11 @@ class GuidedRun:
             return checkpointing
         if not out_of_memory(error):
             return None
-        found = leaner(self.optimiser.economy, checkpointing)
+        found = oom_fallback(self.optimiser.mode, checkpointing)
         if found is None:
-            report.fallback = f"out of memory with {describe(self.optimiser.economy, checkpointing)}"
+            report.fallback = f"out of memory with {describe(self.optimiser.mode, checkpointing)}"
             return checkpointing
-        self.optimiser.economy, self.short_of_memory = found[0], True
+        self.optimiser.mode, self.short_of_memory = found[0], True
         self.report.note(f"Memory ran out at step {report.step + 1}: from there on {describe(*found)}.")
         return found[1]
 
@@ -250,22 +253,27 @@ class _Evaluation:
 
     def as_guided_model(self) -> GuidedModel:
         patch = self.run.patch
-        early = self.run.family.early_layers(self.run.guider.inner_model.diffusion_model)
+        self.mix = self._mixer() if self.run.settings.loss_on == "cfg" else None
         return GuidedModel(
             encode=lambda rows: self.run.swap.with_text(self.run.encode(rows)),
             predict_x0=self.predict_x0,
             decode=self.run.decoder,
             flow=patch.flow.module,
             discriminator=None if patch.discriminator is None else patch.discriminator.module,
-            mix=self._mixer() if self.run.settings.loss_on == "cfg" else None,
             check=self.run.check,
             half=computes_in_half(self.run.guider.inner_model),
-            late=(lambda: constant_layers(early)) if early else None,
-            flows=flows_of(patch.discriminator),
         )
 
-    def predict_x0(self, conds: Conds, cfg: float = 1.0) -> Tensor:
-        """Tweedie's estimate from the conds alone; the negative prompt is not evaluated at cfg 1."""
+    def predict_x0(self, conds: Conds) -> Tensor:
+        """Tweedie's estimate from the conds, with CFG if the loss is to see it."""
+        network = self.run.guider.inner_model.diffusion_model
+        early = self.run.family.early_layers(network) if self.run.optimiser.mode.truncated else ()
+        with constant_layers(early):
+            x0 = self._evaluate(conds)
+        return x0 if self.mix is None else self.mix(x0)
+
+    def _evaluate(self, conds: Conds, cfg: float = 1.0) -> Tensor:
+        """The estimate from the conds alone; the negative prompt is not evaluated at cfg 1."""
         guider = self.run.guider
         guider.conds = conds
         if hasattr(guider, "cfg"):
@@ -285,5 +293,5 @@ class _Evaluation:
         if scale == 1.0:
             return None
         with torch.no_grad():
-            uncond = self.predict_x0(self.run.swap.plain, cfg=0.0)
+            uncond = self._evaluate(self.run.swap.plain, cfg=0.0)
         return lambda x0: uncond + scale * (x0 - uncond)

@@ -19,7 +19,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...motionprompt_core.guidance.decoding import count_frames
-from ...motionprompt_core.guidance.optimise import PromptOptimiser
+from ...motionprompt_core.guidance.optimise import OnGradient
 from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
@@ -48,9 +48,10 @@ class MotionPromptPatch:
         flow, discriminator: the models, the latter None to go by smoothness alone.
         report: filled while sampling.
         view: the node to show progress on, or None.
-    """
 
-    optimiser = PromptOptimiser
+    Attributes:
+        on_gradient: see `PromptOptimiser`; None unless set.
+    """
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class MotionPromptPatch:
         self.discriminator = discriminator
         self.report = report
         self.view = view
+        self.on_gradient: OnGradient | None = None
 
     def attach(self, model: Any) -> Any:
         """A clone of a MODEL that is guided wherever it is sampled; an earlier MotionPrompt patch on it is replaced."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from motionprompt_core.guidance.modes import ECONOMIES
+from motionprompt_core.guidance.modes import COMPUTE_MODES
 
 from . import animatediff, demo
 from .measure import fused_attention
@@ -34,7 +34,7 @@ ANIMATEDIFF = (
     Recipe("fast, every 2nd step, checkpoints, TAESD", "fast", True, "taesd", every=2),
 )
 GROWING = (ANIMATEDIFF[6], ANIMATEDIFF[2])
-DEMO = tuple(Recipe(mode, mode, decoder="demo") for mode in ECONOMIES) + (
+DEMO = tuple(Recipe(mode, mode, decoder="demo") for mode in COMPUTE_MODES) + (
     Recipe("exact, checkpoints", "exact", True, "demo"),
     Recipe("balanced, checkpoints", "balanced", True, "demo"),
 )

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,15 +78,12 @@ class TimedPipeline(DemoPipeline):
     """The demo's pipeline, the time of its parts taken down by `watch`."""
 
     def __init__(self, pipeline: DemoPipeline, watch: Stopwatch):
-        super().__init__(**{key: pipeline.__dict__[key] for key in DemoPipeline.__dataclass_fields__})
-        self.watch, self.untimed = watch, pipeline
+        super().__init__(**{each.name: getattr(pipeline, each.name) for each in fields(DemoPipeline)})
+        self.watch = watch
         judge: Any = pipeline.discriminator
         self.flow: Any = watch.timed("flow", cast(Any, pipeline.flow))
         self.discriminator: Any = watch.timed("discriminator", judge)
-
-    @property
-    def flows(self) -> int:
-        return self.untimed.flows
+        self.discriminator.num_flows = judge.num_flows
 
     def embed(self, prompt: str, rows: Tensor | None = None) -> Tensor:
         return self.watch.timed("text encoder", super().embed)(prompt, rows)

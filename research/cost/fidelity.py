@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from torch import Tensor
 from motionprompt_core.demo import world
 from motionprompt_core.demo.pipeline import DemoPipeline, load_pipeline
 from motionprompt_core.guidance.autograd import constant_layers
-from motionprompt_core.guidance.optimise import GuidedModel, PromptOptimiser, motion_loss
+from motionprompt_core.guidance.objective import objective
+from motionprompt_core.guidance.optimise import PromptOptimiser
 from motionprompt_core.guidance.pairs import draw_pairs
+from motionprompt_core.guidance.record import guide_step
 from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.settings import MODES, GuidanceSettings
 from motionprompt_core.guidance.tokens import LearnableTokens
+from motionprompt_core.guidance.view import GuidedModel, View
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 FIRST_SEED = 50_000  # the discriminator's training begins at 10,000
@@ -38,19 +42,20 @@ class Moment:
     """The demo model at one step of one video. `uncond` (F, 4, h, w) is the negative prompt's estimate, for CFG."""
 
     def __init__(self, pipeline: DemoPipeline, x: Tensor, t: int, prompt: str, uncond: Tensor | None = None):
-        self.pipeline, self.x, self.t, self.prompt = pipeline, x, t, prompt
+        self.pipeline, self.x, self.t, self.prompt, self.uncond = pipeline, x, t, prompt, uncond
         unet = pipeline.weights.unet
         self.early = (unet.down0, unet.down1, unet.down2)
         assert pipeline.flow is not None
         self.model = GuidedModel(
             lambda rows: pipeline.embed(prompt, rows["l"]),
-            lambda c: pipeline.predict_x0(x, t, c),
+            lambda c: self.with_cfg(pipeline.predict_x0(x, t, c)),
             pipeline.decode,
             pipeline.flow,
             pipeline.discriminator,
-            mix=None if uncond is None else lambda x0: torch.lerp(uncond, x0, pipeline.cfg),
-            late=lambda: constant_layers(self.early),
         )
+
+    def with_cfg(self, x0: Tensor) -> Tensor:
+        return x0 if self.uncond is None else torch.lerp(self.uncond, x0, self.pipeline.cfg)
 
     def some_frames(self, frames: list[int]) -> Callable[[Tensor], Tensor]:
         """As `predict_x0`, from these frames alone, each at its own place in time; the others stay empty."""
@@ -60,7 +65,7 @@ class Moment:
             times = torch.full((len(x),), self.t)
             v = self.pipeline.weights.unet(x, times, context.expand(len(x), -1, -1), len(x), torch.tensor(frames))
             out = self.x.new_zeros(self.x.shape)
-            return out.index_put((torch.tensor(frames),), a.sqrt() * x - (1 - a).sqrt() * v)
+            return self.with_cfg(out.index_put((torch.tensor(frames),), a.sqrt() * x - (1 - a).sqrt() * v))
 
         return predict
 
@@ -73,24 +78,25 @@ class Moment:
         if way.endswith("frames"):
             predict = self.some_frames(surrounding(pair, len(self.x), int(way.split()[0])))
         if way == "half-size decoding":
-            model = GuidedModel(**{**model.__dict__, "decode": self.half_size})
+            model = replace(model, decode=self.half_size)
         rows = rows.clone().requires_grad_()
         with torch.enable_grad(), constant_layers(self.early if way == "late layers" else ()):
             x0 = predict(model.encode({"l": rows}))
-            loss = motion_loss(model, model.mixed(x0), [pair], settings)
-            return torch.autograd.grad(loss.total, rows)[0]
+            loss, _ = objective(View(model, x0, [pair]), settings)
+            return torch.autograd.grad(loss, rows)[0]
 
     def move(self, rows: Tensor, settings: GuidanceSettings, seed: int) -> Tensor:
         """How far a guided step moves the rows."""
         tokens = LearnableTokens({"l": rows})
-        with torch.enable_grad():
-            PromptOptimiser(tokens, settings, seed).optimise(self.model, StepReport(0, 1.0))
+        optimiser = PromptOptimiser(tokens, settings, seed)
+        with torch.enable_grad(), constant_layers(self.early if optimiser.mode.truncated else ()):
+            guide_step(optimiser, self.model, StepReport(0, 1.0))
         return tokens.rows["l"].detach() - rows
 
 
 def surrounding(pair: tuple[int, ...], num_frames: int, count: int) -> list[int]:
     """`count` frames with the pair among them: a run, if it fits into one."""
-    i, j = pair
+    i, j = pair[0], pair[-1]
     if j - i < count:
         start = min(max(0, i - (count - (j - i + 1)) // 2), num_frames - count)
         return list(range(start, start + count))
@@ -112,7 +118,7 @@ def compare(pipeline: DemoPipeline, seed: int, settings: GuidanceSettings) -> li
                 moments.append((step, t, x))
             return x
 
-    watching = Watching(**{key: pipeline.__dict__[key] for key in DemoPipeline.__dataclass_fields__})
+    watching = Watching(**{each.name: getattr(pipeline, each.name) for each in fields(DemoPipeline)})
     watching.denoise(pipeline.noise(seed), prompt, seed)
     for step, t, x in moments:
         uncond = pipeline.predict_x0(x, t, pipeline.embed(pipeline.negative)) if settings.loss_on == "cfg" else None

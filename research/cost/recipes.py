@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from motionprompt_core.guidance.losses import adversarial_loss, total_variation
-from motionprompt_core.guidance.modes import ECONOMIES
+from motionprompt_core.guidance.modes import COMPUTE_MODES
 from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
 
@@ -90,7 +90,7 @@ def evaluation(
     """
     parts, meter = Parts(), Meter()
     flow, discriminator = subject.flow(recipe.flow), subject.discriminator()
-    late = ECONOMIES[recipe.mode].late
+    late = COMPUTE_MODES[recipe.mode].truncated
     rows = subject.rows(tokens)
     with meter if count else nullcontext():
         with parts.part("text", meter):
@@ -150,7 +150,7 @@ def whole_run(recipe: Recipe, parts: Parts, plain: Parts, steps: int = 50, itera
     """A run of `steps` with the recipe; the guided window is the paper's unless given."""
     settings = GuidanceSettings(iterations=iterations, every=recipe.every, **window)
     guided = len(guided_steps(steps, settings))
-    evaluations = 1 if ECONOMIES[recipe.mode].pooled else iterations
+    evaluations = 1 if COMPUTE_MODES[recipe.mode].accumulate else iterations
     denoiser = evaluations * (parts.flops["denoiser"] + parts.flops["text"])
     own = iterations * parts.flops["own"]
     base = steps * plain.flops["denoiser"]

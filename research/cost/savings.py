@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,10 @@ from torch import Tensor
 from motionprompt_core.demo import world
 from motionprompt_core.demo.pipeline import DemoPipeline, load_pipeline
 from motionprompt_core.flow.rife import RifeFlow
-from motionprompt_core.guidance.optimise import GuidedModel, motion_loss
+from motionprompt_core.guidance.objective import objective
 from motionprompt_core.guidance.pairs import draw_pairs
 from motionprompt_core.guidance.settings import GuidanceSettings
+from motionprompt_core.guidance.view import GuidedModel, View
 
 from .fidelity import FIRST_SEED, STEPS, WORDS, Moment
 
@@ -71,7 +73,7 @@ def ways(model: GuidedModel, pipeline: DemoPipeline) -> dict[str, GuidedModel]:
     if isinstance(pipeline.flow, RifeFlow):
         found["RIFE without its finest block"] = {"flow": rife(3)}
         found["RIFE at half the resolution"] = {"flow": rife(scales=(8, 4, 2, 1))}
-    return {name: GuidedModel(**{**model.__dict__, **change}) for name, change in found.items()}
+    return {name: replace(model, **change) for name, change in found.items()}
 
 
 def gradients(moment: Moment, rows: Tensor, pair: tuple[int, ...], settings: GuidanceSettings) -> dict[str, Tensor]:
@@ -81,7 +83,7 @@ def gradients(moment: Moment, rows: Tensor, pair: tuple[int, ...], settings: Gui
         x0 = moment.model.predict_x0(moment.model.encode({"l": rows}))
         for name, model in ways(moment.model, moment.pipeline).items():
             leaf = x0.detach().requires_grad_()
-            (for_x0,) = torch.autograd.grad(motion_loss(model, model.mixed(leaf), [pair], settings).total, leaf)
+            (for_x0,) = torch.autograd.grad(objective(View(model, leaf, [pair]), settings)[0], leaf)
             (found[name],) = torch.autograd.grad(x0, rows, for_x0, retain_graph=True)
     return found
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from motionprompt_core.demo.pipeline import DemoPipeline
-from motionprompt_core.guidance.optimise import GuidedModel, motion_loss
+from motionprompt_core.guidance.objective import objective
 from motionprompt_core.guidance.pairs import draw_pairs
 from motionprompt_core.guidance.report import GuidanceReport
 from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
+from motionprompt_core.guidance.view import GuidedModel, View
 
 from .arms import Arm
 from .frequency import mix
@@ -68,20 +69,13 @@ class LatentGuidance(DemoPipeline):
     def before_step(self, step: int, t: int, x: Tensor, context: Tensor, negative: Tensor) -> Tensor:
         if step not in self._guided or self.flow is None:
             return x
-        model = GuidedModel(
-            lambda _: context,
-            lambda c: x,
-            self.decode,
-            self.flow,
-            self.discriminator,
-            flows=self.flows,
-        )
+        model = GuidedModel(lambda _: context, lambda c: x, self.decode, self.flow, self.discriminator)
         for _ in range(self._settings.iterations):
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
                 x0 = self.predict_x0(leaf, t, context)
-                pairs = draw_pairs(len(x0), self._settings, self._generator, model.flows)
-                loss = motion_loss(model, x0, pairs, self._settings).total
+                pairs = draw_pairs(len(x0), self._settings, self._generator, model.num_flows)
+                loss, _ = objective(View(model, x0, pairs), self._settings)
                 (gradient,) = torch.autograd.grad(loss, leaf)
             x = x - self.scale * x.norm() * gradient / gradient.norm().clamp(min=1e-12)
         return x

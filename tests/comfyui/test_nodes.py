@@ -170,13 +170,13 @@ def test_the_report_is_a_picture_and_json(tiny):
     image, text, summary = tiny.comfy.run("MotionPromptReport", report=report)
     assert image.ndim == 4 and image.shape[0] == 1 and image.shape[-1] == 3
     assert 0 <= image.min() and image.max() <= 1 and image.std() > 0.05
-    assert "guided steps: [0, 1] of" in summary
+    assert "guided steps: [1, 2] of" in summary
     under_the_node = report.brief().splitlines()
     assert len(under_the_node) == 2 and "2 of 4 steps guided" in under_the_node[0] and "phi" in under_the_node[1]
     report.note("Something is amiss.")
     assert report.brief().splitlines()[2].startswith("1 remark: see the picture")
     values = json.loads(text)
-    assert [step["step"] for step in values["steps"]] == [0, 1]
+    assert [step["step"] for step in values["steps"]] == values["planned"] == [1, 2]
     assert all(len(step["iterations"]) == 2 for step in values["steps"])
     assert values["seconds"] > 0 and values["peak_memory"] > 0
     assert values["flow"][0]["mean_speed_before"] != values["flow"][0]["mean_speed_after"]

@@ -188,7 +188,7 @@ def run_to_its_end(comfy_server, prompt, frames: int) -> str:
 def test_animatediff_runs_with_tiny_models_in_place_of_the_files(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_motionprompt"), comfy_server.object_info())
     shrink(prompt, 4, 4, start=0.0, stop=0.5)
-    assert "guided steps: [0, 1] of 4" in run_to_its_end(comfy_server, prompt, 4)
+    assert "guided steps: [1, 2] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
 @pytest.mark.every_version
@@ -198,7 +198,7 @@ def test_long_video_slides_its_context(comfy_server, repo_root):
     assert prompt[find_nodes(prompt, "EmptyLatentImage")[0]]["inputs"]["batch_size"] == 48
     set_inputs(prompt, "ADE_StandardUniformContextOptions", context_length=4, context_overlap=1)
     shrink(prompt, 6, 4, start=0.0, stop=0.25)
-    assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 6)
+    assert "guided steps: [1] of 4" in run_to_its_end(comfy_server, prompt, 6)
 
 
 @pytest.mark.every_version
@@ -211,7 +211,7 @@ def test_controlnet_follows_a_video(comfy_server, repo_root):
     set_inputs(prompt, "ImageFromBatch", length=4)
     set_inputs(prompt, "ImageScale", width=128, height=128)
     shrink(prompt, 4, 4, start=0.0, stop=0.25)
-    assert "guided steps: [0] of 4" in run_to_its_end(comfy_server, prompt, 4)
+    assert "guided steps: [1] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
 @pytest.mark.every_version
@@ -245,7 +245,7 @@ def write_clip(path: Path, frames: int) -> str:
 def test_freeinit_guides_both_passes(comfy_server, repo_root):
     prompt = ui_to_api(load(repo_root, "animatediff_freeinit"), comfy_server.object_info())
     shrink(prompt, 4, 4, start=0.0, stop=0.25)
-    assert "guided steps: [0, 0] of 4" in run_to_its_end(comfy_server, prompt, 4)
+    assert "guided steps: [1, 1] of 4" in run_to_its_end(comfy_server, prompt, 4)
 
 
 @pytest.mark.every_version
@@ -254,7 +254,7 @@ def test_of_lightnings_eight_steps_the_second_and_third_are_guided(comfy_server,
     """The note in the workflow promises it: the window scales with the steps."""
     prompt = ui_to_api(load(repo_root, "animatediff_lightning"), comfy_server.object_info())
     shrink(prompt, 4, 8)
-    assert "guided steps: [1, 2] of 8" in run_to_its_end(comfy_server, prompt, 4)
+    assert "guided steps: [2, 3] of 8" in run_to_its_end(comfy_server, prompt, 4)
 
 
 @pytest.mark.every_version

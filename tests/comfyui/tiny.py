@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from tests.comfyui.guidance import shared_out
 from tests.comfyui.inprocess import InProcessComfy
@@ -80,20 +81,16 @@ class Tiny:
 
     def gradients(self, **options: Any) -> list[torch.Tensor]:
         """The gradients for the tokens that Adam was given, in order, on the way of a guided run."""
-        guidance = self.comfy.module("motionprompt_core.guidance.optimise")
-        patch = self.comfy.module("nodes.host.sampling").MotionPromptPatch
         seen: list[torch.Tensor] = []
 
-        class Watching(guidance.PromptOptimiser):
-            def _move(self, adam: Any, gradients: list[torch.Tensor]) -> float:
-                seen.extend(gradient.clone() for gradient in gradients)
-                return super()._move(adam, gradients)
+        def watch(adam: torch.optim.Optimizer, *_: Any) -> None:
+            seen.extend(row.grad.clone() for group in adam.param_groups for row in group["params"])
 
-        original, patch.optimiser = patch.optimiser, Watching
+        hook = register_optimizer_step_pre_hook(watch)
         try:
             self.guided(**options)
         finally:
-            patch.optimiser = original
+            hook.remove()
         return seen
 
     def checkpointing_error(self, **options: Any) -> float:

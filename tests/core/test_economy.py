@@ -7,11 +7,13 @@ import torch
 
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.guidance.autograd import constant_layers
-from motionprompt_core.guidance.modes import ECONOMIES, Economy, cost_ratio, leaner
-from motionprompt_core.guidance.optimise import GuidedModel, PromptOptimiser
+from motionprompt_core.guidance.modes import COMPUTE_MODES, ComputeMode, cost_ratio, oom_fallback
+from motionprompt_core.guidance.optimise import PromptOptimiser
+from motionprompt_core.guidance.record import guide_step
 from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.settings import MODES, GuidanceSettings
 from motionprompt_core.guidance.tokens import LearnableTokens
+from motionprompt_core.guidance.view import GuidedModel
 
 FRAMES, WIDTH, SIZE = 5, 6, 4
 
@@ -42,7 +44,6 @@ def model(network):
         predict_x0=network,
         decode=lambda latents: to_pixels(latents)[:, :3].sigmoid(),
         flow=load_flow_model("gradient"),
-        late=lambda: constant_layers([network.early]),
     )
 
 
@@ -52,7 +53,7 @@ def optimised(model, steps=1, **settings):
     tokens = LearnableTokens({"l": torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(1))})
     optimiser, reports = PromptOptimiser(tokens, settings, 0), [StepReport(step, 1.0) for step in range(steps)]
     for report in reports:
-        optimiser.optimise(model, report)
+        guide_step(optimiser, model, report)
     return tokens.rows["l"].detach() - tokens.initial["l"], reports
 
 
@@ -77,44 +78,41 @@ def test_balanced_makes_one_move_of_the_square_root_of_as_many(model):
 
 
 def test_the_gradient_of_the_pooled_pairs_is_the_mean_of_theirs(model):
-    class Watching(PromptOptimiser):
-        found: list[torch.Tensor]
-
-        def _move(self, adam, gradients):
-            self.found.append(gradients[0].clone())
-            return 0.0
-
     gradients = {}
     for mode in ("exact", "balanced"):
+        found = gradients[mode] = []
+
+        def watch(optimiser, model, groups, rows, found=found):
+            found.append(rows[0].clone())
+            rows[0].zero_()  # so that the tokens stay
+
         settings = GuidanceSettings(iterations=4, mode=mode, lambda_reg=0.0)
         tokens = LearnableTokens({"l": torch.ones(1, WIDTH) / 2})
-        optimiser = Watching(tokens, settings, 3)
-        optimiser.found = gradients[mode] = []
-        optimiser.optimise(model, StepReport(0, 1.0))
+        guide_step(PromptOptimiser(tokens, settings, 3, watch), model, StepReport(0, 1.0))
     assert len(gradients["exact"]) == 4 and len(gradients["balanced"]) == 1
     torch.testing.assert_close(gradients["balanced"][0], torch.stack(gradients["exact"]).mean(0))
 
 
-def test_one_by_one_is_the_same(model):
+@pytest.mark.parametrize("chunk_size", [1, 3])
+def test_in_chunks_it_is_the_same(model, chunk_size):
     settings = GuidanceSettings(pairs=4, iterations=1)
     moves = []
-    for economy in (Economy(), Economy(one_by_one=True)):
+    for mode in (ComputeMode(), ComputeMode(chunk_size=chunk_size)):
         tokens = LearnableTokens({"l": torch.ones(1, WIDTH) / 2})
         optimiser = PromptOptimiser(tokens, settings, 0)
-        optimiser.economy = economy
+        optimiser.mode = mode
         report = StepReport(0, 1.0)
-        optimiser.optimise(model, report)
+        guide_step(optimiser, model, report)
         moves.append((tokens.rows["l"].detach().clone(), report.iterations[0].loss))
     torch.testing.assert_close(moves[0], moves[1])
 
 
-def test_fast_takes_the_early_layers_as_given(model, network):
+def test_constant_layers_are_taken_as_given(network):
     rows = torch.ones(WIDTH, requires_grad=True)
-    with model.late():
+    with constant_layers([network.early]):
         (found,) = torch.autograd.grad(network(rows).sum(), rows)
     torch.testing.assert_close(found, network.late.weight[:, 32:].sum(0))
     assert "forward" not in network.early.__dict__
-    assert not torch.equal(optimised(model, mode="fast")[0], optimised(model, mode="balanced")[0])
 
 
 def test_a_failed_step_leaves_no_trace(model):
@@ -129,28 +127,28 @@ def test_a_failed_step_leaves_no_trace(model):
     for failures in (0, 1):
         tokens = LearnableTokens({"l": torch.ones(1, WIDTH) / 2})
         optimiser = PromptOptimiser(tokens, settings, 0)
-        optimiser.optimise(model, StepReport(0, 1.0))
+        guide_step(optimiser, model, StepReport(0, 1.0))
         for _ in range(failures):
             calls, check = [], model.check
-            model.check = lambda calls=calls: fail() if len(calls) == 11 else calls.append(1)
+            model.check = lambda calls=calls: fail() if len(calls) == 9 else calls.append(1)
             with pytest.raises(Full):
-                optimiser.optimise(model, StepReport(1, 1.0))
+                guide_step(optimiser, model, StepReport(1, 1.0))
             model.check = check
         report = StepReport(1, 1.0)
-        optimiser.optimise(model, report)
+        guide_step(optimiser, model, report)
         results.append((tokens.rows["l"].detach().clone(), report.iterations))
     assert torch.equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_leaner_and_leaner_comes_to_an_end(mode):
-    way, seen = (ECONOMIES[mode], False), []
+def test_falling_back_comes_to_an_end(mode):
+    way, seen = (COMPUTE_MODES[mode], False), []
     while way is not None:
         seen.append(way)
-        way = leaner(*way)
+        way = oom_fallback(*way)
     assert 2 <= len(seen) <= 3
-    assert seen[-1][0].late and seen[-1][0].one_by_one and seen[-1][1]
+    assert seen[-1][0].truncated and seen[-1][0].chunk_size == 1 and seen[-1][1]
 
 
 def test_cost_counts_what_runs():

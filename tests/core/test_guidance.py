@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from motionprompt_core.discriminator.model import DiscriminatorConfig, FlowDiscriminator
 from motionprompt_core.flow import load_flow_model
-from motionprompt_core.guidance.optimise import GuidedModel, PromptOptimiser, motion_loss
+from motionprompt_core.guidance.losses import TERMS
+from motionprompt_core.guidance.objective import objective
+from motionprompt_core.guidance.optimise import PromptOptimiser
 from motionprompt_core.guidance.pairs import draw_pairs
+from motionprompt_core.guidance.record import guide_step
 from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.guidance.tokens import LearnableTokens
+from motionprompt_core.guidance.view import GuidedModel, View
 from motionprompt_core.media.ops import laplacian
 
 FRAMES, CHANNELS, SIZE, WIDTH = 5, 4, 4, 6
@@ -31,7 +38,7 @@ def model():
         predict_x0=lambda cond: (cond @ to_latents).reshape(FRAMES, CHANNELS, SIZE, SIZE),
         decode=lambda latents: 0.5 + torch.einsum("kc,nchw->nkhw", colours, to_pixels(latents)).sin() / 2,
         flow=load_flow_model("gradient"),
-        discriminator=judge_of(flows=1),
+        discriminator=judge_of(1),
     )
 
 
@@ -62,7 +69,7 @@ def run(model, settings, seed=0, steps=1, tokens=None, **options):
     tokens = tokens or fresh_tokens()
     optimiser = PromptOptimiser(tokens, settings, seed)
     reports = [StepReport(step, 1.0) for step in range(steps)]
-    samples = [optimiser.optimise(model, report, **options) for report in reports]
+    samples = [guide_step(optimiser, model, report, **options) for report in reports]
     return tokens, reports, samples
 
 
@@ -74,30 +81,53 @@ def test_the_loss_falls(model):
     assert report.iterations[-1].loss < report.iterations[0].loss
 
 
+def test_the_tokens_are_those_of_the_first_implementation(model):
+    """Fourteen settings, three steps each; the figures were made by the loop before it stood on one page."""
+    cases = json.loads(Path(__file__).with_name("guidance_reference.json").read_text())
+    assert len(cases) == 14
+    for case in cases:
+        model.discriminator = judge_of(case["flows"])
+        tokens, reports, _ = run(model, GuidanceSettings(**case["settings"]), seed=7, steps=3)
+        expected = torch.tensor(case["tokens"])
+        assert (tokens.rows["l"] - expected).abs().max() <= 5e-7, case["settings"]
+        assert (expected - tokens.initial["l"]).abs().max() > 1e-2
+        losses = [iteration.loss for report in reports for iteration in report.iterations]
+        assert losses == pytest.approx(case["losses"], rel=1e-4)
+
+
+ALL = {term.weight: 0.2 for term in TERMS}
+
+
+@pytest.mark.parametrize("weights", [*({name: 0.7} for name in ALL), ALL], ids=[*ALL, "all"])
 @pytest.mark.parametrize("flows", [1, 2])
-def test_the_gradient_is_the_derivative_of_the_weighted_sum(model, flows):
-    model.discriminator, model.flows = judge_of(flows), flows
-    settings = GuidanceSettings(lambda_disc=0.7, lambda_tv=0.3, lambda_reg=0.2, iterations=1)
+def test_the_gradient_is_the_derivative_of_the_weighted_sum(model, flows, weights):
+    """Of each loss by itself and of all together, along the gradient and along a random direction."""
+    model.discriminator = judge_of(flows)
+    settings = GuidanceSettings(**{**dict.fromkeys(ALL, 0.0), **weights}, iterations=1, pairs=2)
     tokens = fresh_tokens()
-    start = tokens.rows["l"].detach() + 0.1
+    initial = tokens.initial["l"]
+    start = 0.7 * initial  # with less motion and detail, so that what preserves them has a slope
     tokens.load({"l": start})
     found = []
-    optimiser = PromptOptimiser(tokens, settings, 0)
-    optimiser._move = lambda adam, gradients: found.extend(gradients) or 0.0
     report = StepReport(0, 1.0)
-    optimiser.optimise(model, report)
+    optimiser = PromptOptimiser(tokens, settings, 0, lambda _, model, groups, rows: found.append(rows[0].clone()))
+    guide_step(optimiser, model, report)
     pairs = report.iterations[0].pairs
-    assert all(len(row) == flows + 1 for row in pairs)
+    assert all(len(pair) == flows + 1 for pair in pairs)
 
     @torch.no_grad()
     def loss(rows):
-        total = motion_loss(model, model.predict_x0(model.encode({"l": rows})), pairs, settings).total.double()
-        return float(total + settings.lambda_reg * (rows - tokens.initial["l"]).double().square().sum())
+        estimate, reference = (model.predict_x0(model.encode({"l": r})) for r in (rows, initial))
+        total, _ = objective(View(model, estimate, pairs, reference), settings)
+        return float(total.double() + settings.lambda_reg * (rows - initial).double().square().sum())
 
-    direction = found[0] / found[0].norm()
-    slope = (loss(start + 1e-3 * direction) - loss(start - 1e-3 * direction)) / 2e-3
-    assert slope == pytest.approx(float(found[0].norm()), rel=0.01)
+    random = torch.randn(initial.shape, generator=torch.Generator().manual_seed(6))
+    for direction in (found[0] / found[0].norm(), random / random.norm()):
+        slope = (loss(start + 1e-3 * direction) - loss(start - 1e-3 * direction)) / 2e-3
+        expected = float((found[0] * direction).sum())
+        assert slope == pytest.approx(expected, rel=0.01, abs=0.01 * float(found[0].norm()))
     assert report.iterations[0].loss == pytest.approx(loss(start), rel=1e-5)
+    assert found[0].norm() > 1e-3
 
 
 def test_same_seed_same_tokens_whatever_the_global_generator_does(model):
@@ -190,8 +220,8 @@ def test_pairs_are_ordered_within_the_gap_and_all_occur():
     assert min(counts.values()) > 500 / len(counts) / 2
 
 
-def test_rows_of_frames_are_evenly_spaced_within_the_gap_and_all_occur():
-    rows = draw_pairs(6, GuidanceSettings(pairs=500, max_gap=2), torch.Generator().manual_seed(0), flows=2)
+def test_frames_of_several_flows_are_evenly_spaced_within_the_gap_and_all_occur():
+    rows = draw_pairs(6, GuidanceSettings(pairs=500, max_gap=2), torch.Generator().manual_seed(0), num_flows=2)
     assert set(rows) == {(0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 2, 4), (1, 3, 5)}
 
 
@@ -199,30 +229,28 @@ def test_one_frame_has_no_motion():
     with pytest.raises(ValueError, match="at least 2 frames"):
         draw_pairs(1, GuidanceSettings(), torch.Generator())
     with pytest.raises(ValueError, match="at least 3 frames, but the video has 2"):
-        draw_pairs(2, GuidanceSettings(), torch.Generator(), flows=2)
+        draw_pairs(2, GuidanceSettings(), torch.Generator(), num_flows=2)
 
 
 def test_clipping_bounds_the_gradient_but_reports_it_whole(model):
     settings = GuidanceSettings(iterations=1, grad_clip=1e-4, lambda_reg=0)
-    optimiser = PromptOptimiser(fresh_tokens(), settings, 0)
     seen = []
-    step = torch.optim.Adam.step
 
-    class Watching(torch.optim.Adam):
-        def step(self, closure=None):
-            seen.extend(p.grad.norm().item() for g in self.param_groups for p in g["params"])
-            return step(self, closure)
+    def watch(adam, *_):
+        seen.extend(row.grad.norm().item() for group in adam.param_groups for row in group["params"])
 
-    optimiser._adam = Watching(optimiser.tokens.parameters())
-    report = StepReport(0, 1.0)
-    optimiser._iterate(model, report, optimiser._adam, None)
+    hook = register_optimizer_step_pre_hook(watch)
+    try:
+        _, [report], _ = run(model, settings)
+    finally:
+        hook.remove()
     assert seen == [pytest.approx(1e-4, rel=1e-3)]
-    assert report.iterations[0].grad_norm > 1e-4
+    assert report.iterations[0].grad_norm > 1e-2
 
 
 def speed(model, rows, pairs):
     with torch.no_grad():
-        flow = motion_loss(model, model.predict_x0(model.encode(rows)), pairs, GuidanceSettings()).flow
+        flow = View(model, model.predict_x0(model.encode(rows)), pairs).flow
     return flow.norm(dim=1).mean()
 
 
@@ -248,7 +276,7 @@ def test_preserve_motion_keeps_what_smoothness_would_slow_down(model):
     speeds, floors = {}, {}
     for weight in (0.0, 20.0):
         rows, iterations = calmed(model, preserve_motion=weight)
-        speeds[weight], floors[weight] = speed(model, rows, pairs), [i.floor for i in iterations]
+        speeds[weight], floors[weight] = speed(model, rows, pairs), [i.losses.get("motion") for i in iterations]
     assert speeds[0.0] < 0.8 * start < 0.9 * start < speeds[20.0]
     assert floors[0.0] == [None] * 30
     assert floors[20.0][0] == pytest.approx(0, abs=1e-5)  # the tokens are still those that it compares with
@@ -265,7 +293,7 @@ def test_preserve_detail_keeps_what_smoothness_would_blur(model):
     details, lost = {}, {}
     for weight in (0.0, 20.0):
         rows, iterations = calmed(model, preserve_detail=weight)
-        details[weight], lost[weight] = detail(model, rows), [i.detail for i in iterations]
+        details[weight], lost[weight] = detail(model, rows), [i.losses.get("detail") for i in iterations]
     assert details[0.0] < 0.8 * start < 0.9 * start < details[20.0]
     assert lost[0.0] == [None] * 30
     assert lost[20.0][0] == pytest.approx(0, abs=1e-5) and any(lost[20.0])

@@ -9,9 +9,9 @@ import torch
 
 from motionprompt_core.guidance.losses import (
     adversarial_loss,
-    detail_floor,
+    detail_preservation,
     embedding_regulariser,
-    motion_floor,
+    motion_preservation,
     total_variation,
 )
 from motionprompt_core.media.ops import gaussian_blur
@@ -109,21 +109,21 @@ def test_unknown_choices_and_shapes_are_refused():
         embedding_regulariser(torch.zeros(1, 8), torch.zeros(2, 8))
 
 
-def test_the_motion_floor_is_the_share_of_speed_that_was_lost():
+def test_the_motion_preservation_is_the_share_of_speed_that_was_lost():
     reference = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 4
     for factor, loss in ((0.25, 0.75), (1.0, 0.0), (2.0, 0.0)):
-        assert motion_floor(reference * factor, reference).item() == pytest.approx(loss, abs=1e-3)
+        assert motion_preservation(reference * factor, reference).item() == pytest.approx(loss, abs=1e-3)
     slow = (reference * 0.5).requires_grad_()
-    motion_floor(slow, reference).backward()
+    motion_preservation(slow, reference).backward()
     assert (slow.grad * slow).sum() < 0  # against the gradient is faster
-    assert motion_floor(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)).item() == 0  # nothing to lose
+    assert motion_preservation(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)).item() == 0  # nothing to lose
 
 
-def test_the_detail_floor_is_the_share_of_detail_that_was_lost():
+def test_the_detail_preservation_is_the_share_of_detail_that_was_lost():
     frames = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for contrast, loss in ((0.25, 0.75), (1.0, 0.0), (2.0, 0.0)):
-        assert detail_floor(frames * contrast + 0.1, frames).item() == pytest.approx(loss, abs=1e-3)
+        assert detail_preservation(frames * contrast + 0.1, frames).item() == pytest.approx(loss, abs=1e-3)
     soft = gaussian_blur(frames, 0.5).requires_grad_()
-    assert 0.1 < detail_floor(soft, frames).item() < 0.9
-    assert torch.autograd.gradcheck(lambda x: detail_floor(x, frames), soft)
-    assert detail_floor(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)).item() == 0  # nothing to lose
+    assert 0.1 < detail_preservation(soft, frames).item() < 0.9
+    assert torch.autograd.gradcheck(lambda x: detail_preservation(x, frames), soft)
+    assert detail_preservation(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)).item() == 0  # nothing to lose

@@ -17,39 +17,32 @@ def pack_module(name: str) -> Any:
     return importlib.import_module(f"{root}.{name}")
 
 
-def probing_optimiser(results: list[dict[str, float]], epsilon: float) -> type:
-    """An optimiser that changes nothing but writes down the slope along the gradient, by autograd and by
-    differences."""
-    guidance = pack_module("motionprompt_core.guidance.optimise")
-    decoding = pack_module("motionprompt_core.guidance.decoding")
+def probe(results: list[dict[str, float]], epsilon: float) -> Any:
+    """A hook for the optimiser that keeps the tokens as they are but writes down the slope along the gradient, by
+    autograd and by differences."""
+    view = pack_module("motionprompt_core.guidance.view").View
+    objective = pack_module("motionprompt_core.guidance.objective").objective
 
-    class ProbingOptimiser(guidance.PromptOptimiser):
-        def optimise(self, model, step, compare=False, on_iteration=None):
-            num_frames = decoding.count_frames(model.decode, model.predict_x0(model.encode(self.tokens.rows)))
-            draw_pairs = pack_module("motionprompt_core.guidance.pairs").draw_pairs
-            pairs = draw_pairs(num_frames, self.settings, self.generator, model.flows)
-            gradients: list[torch.Tensor] = []
-            self._move = lambda adam, found: gradients.extend(found) or 0.0
-            self._iterate(model, step, self._optimiser(), [pairs])
-            # Along the gradient itself: were any part of it wrong, its length would not be the slope in its direction.
-            length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-            line = [gradient / length for gradient in gradients]
-            near = self._loss(model, line, epsilon, pairs) - self._loss(model, line, -epsilon, pairs)
-            far = self._loss(model, line, 2 * epsilon, pairs) - self._loss(model, line, -2 * epsilon, pairs)
-            result = {"step": step.step, "autograd": float(length), "differences": (8 * near - far) / (12 * epsilon)}
-            result["loss"] = step.iterations[-1].loss
-            results.append(result)
+    @torch.no_grad()
+    def on_gradient(optimiser, model, groups, gradients):
+        tokens, settings, (pairs,) = optimiser.tokens, optimiser.settings, groups
 
-        @torch.no_grad()
-        def _loss(self, model, line, distance, pairs) -> float:
-            moved = {key: row + distance * d for (key, row), d in zip(self.tokens.rows.items(), line, strict=True)}
-            x0 = model.mixed(model.predict_x0(model.encode(moved)))
-            loss = guidance.motion_loss(model, x0, pairs, self.settings).total.double()
+        def loss(distance: float) -> float:
+            moved = {key: row + distance * d for (key, row), d in zip(tokens.rows.items(), line, strict=True)}
+            total = objective(view(model, model.predict_x0(model.encode(moved)), pairs), settings)[0].double()
             for key, row in moved.items():
-                loss = loss + self.settings.lambda_reg * (row - self.tokens.initial[key]).double().square().sum()
-            return float(loss)
+                total = total + settings.lambda_reg * (row - tokens.initial[key]).double().square().sum()
+            return float(total)
 
-    return ProbingOptimiser
+        # Along the gradient itself: were any part of it wrong, its length would not be the slope in its direction.
+        length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        line = [gradient / length for gradient in gradients]
+        near, far = (loss(times * epsilon) - loss(-times * epsilon) for times in (1, 2))
+        results.append({"autograd": float(length), "differences": (8 * near - far) / (12 * epsilon)})
+        for gradient in gradients:
+            gradient.zero_()
+
+    return on_gradient
 
 
 class GradientProbe:
@@ -71,11 +64,12 @@ class GradientProbe:
         }
 
     def apply(self, model, vae, flow_model, settings, epsilon, discriminator=None):
-        settings = pack_module("motionprompt_core.guidance.settings").GuidanceSettings(**json.loads(settings))
+        values = {"iterations": 1, **json.loads(settings)}
+        settings = pack_module("motionprompt_core.guidance.settings").GuidanceSettings(**values)
         report = pack_module("motionprompt_core.guidance.report").GuidanceReport()
         patch = pack_module("nodes.host.sampling").MotionPromptPatch(settings, vae, flow_model, discriminator, report)
         results: list[dict[str, float]] = []
-        patch.optimiser = probing_optimiser(results, epsilon)
+        patch.on_gradient = probe(results, epsilon)
         return patch.attach(model), results
 
 
