@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..media.files import check_shapes, load_state, read_header, read_safetensors, write_safetensors
-from ..media.ops import gaussian_blur, warp
+from ..media.ops import gaussian_blur
+from .features import changes_of_motion, energy_pyramid
 
 FORMAT = "motionprompt_flow_discriminator"
 FORMAT_VERSION = "1"
@@ -25,7 +26,6 @@ MOST_BANDS = 5  # the last is half the frame wide
 MOST_FLOWS = 4
 QUANTILES = (0.5, 0.9, 0.98)
 POOLS = ("token", "avg")
-FAINTEST = 3e-4  # of the frame's side: motion that counts as none on a logarithmic scale
 _WHAT = "flow discriminator"
 # Far above what anybody trains here; a file may ask for anything.
 _MOST = {
@@ -198,7 +198,7 @@ class FlowDiscriminator(nn.Module):
         strongest = max(self.config.flow_scale, self.config.detail)
         parts = [seen, *(torch.asinh(change * (strongest / side)) for change in changes)]
         if self.config.bands:
-            parts += [strengths(self._resized(part / side), self.config.bands) for part in (flow, *changes)]
+            parts += [energy_pyramid(self._resized(part / side), self.config.bands) for part in (flow, *changes)]
         return torch.cat(parts, dim=1)
 
     def _resized(self, x: Tensor) -> Tensor:
@@ -224,53 +224,6 @@ class FlowDiscriminator(nn.Module):
     def _statistics(self) -> int:
         """How many numbers of the bands the head is given."""
         return (1 + len(QUANTILES)) * self.config.flows * (1 + self.config.bands) * self.config.statistics
-
-
-def changes_of_motion(flows: Tensor, stretch: Tensor) -> list[Tensor]:
-    """The first of some flows in a row (B, 2 * flows, H, W), px, and by how much each next one differs from the one
-    before it, at the place where that has led; a list of (B, 2, H, W).
-
-    Args:
-        stretch: px of this grid that a px of flow is, across and down; (1, 2, 1, 1).
-    """
-    parts = list(flows.split(2, dim=1))
-    pairs = zip(parts[:-1], parts[1:], strict=True)
-    return parts[:1] + [warp(after, before * stretch) - before for before, after in pairs]
-
-
-def in_a_row(flow: Tensor, flows: int, gap: int = 1) -> Tensor:
-    """Flows (T, 2, H, W) from every frame to the one `gap` later -> all rows of them, (T', 2 * flows, H, W).
-
-    Raises:
-        ValueError: the video is too short for one.
-    """
-    count = len(flow) - (flows - 1) * gap
-    if count < 1:
-        raise ValueError(
-            f"{_WHAT}: it judges {flows} flows in a row, {gap} frame(s) apart, and there are {len(flow)}. Use a longer "
-            "video."
-        )
-    return torch.cat([flow[k * gap : k * gap + count] for k in range(flows)], dim=1)
-
-
-def strengths(flow: Tensor, bands: int) -> Tensor:
-    """How much moves around each pixel, and how much of that is as fine as 1/64 of the frame, 1/32 and so on.
-
-    Args:
-        flow: (B, 2, S, S), sides of the frame.
-
-    Returns:
-        (B, 1 + bands, S, S), about -1 to 1 for common motion: logarithms of mean squares.
-    """
-    size, sigma = flow.shape[-1], flow.shape[-1] / 64
-    rest, layers = flow, [flow]
-    for _ in range(bands):
-        coarser = gaussian_blur(rest, sigma)
-        layers.append(rest - coarser)
-        rest = F.avg_pool2d(coarser, 2)
-    powers = [gaussian_blur(layer.square().sum(1, keepdim=True), 2 * sigma) for layer in layers]
-    power = torch.cat([F.interpolate(x, size=(size, size), mode="bilinear") for x in powers], dim=1)
-    return 0.25 * (power / FAINTEST**2 + 1).log() - 1
 
 
 def _projection(config: DiscriminatorConfig) -> tuple[nn.Module, int]:

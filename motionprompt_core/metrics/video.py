@@ -7,7 +7,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from ..discriminator.model import FlowDiscriminator, in_a_row
+from ..discriminator.features import successive_flows
+from ..discriminator.model import FlowDiscriminator
 from ..flow.base import FlowModel
 from ..media.ops import laplacian, warp
 
@@ -214,5 +215,5 @@ def flow_scores(
             f"{flow_model.name}: its score means less.",
             stacklevel=3,
         )
-    rows = in_a_row(flow, discriminator.config.flows, gap)
+    rows = successive_flows(flow, discriminator.num_flows, gap)
     return torch.cat([discriminator(part) for part in rows.split(batch)]).sigmoid()

@@ -10,10 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from motionprompt_core.discriminator.features import successive_flows
 from motionprompt_core.discriminator.model import (
     DiscriminatorConfig,
     FlowDiscriminator,
-    in_a_row,
     load_discriminator,
     save_discriminator,
 )
@@ -139,11 +139,11 @@ def test_changes_are_looked_up_where_the_motion_leads_in_frames_of_any_shape():
 
 def test_rows_of_a_video_s_flows():
     flow = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 4, 4)
-    assert torch.equal(in_a_row(flow, 1), flow)
-    rows = in_a_row(flow, 3, gap=2)
+    assert torch.equal(successive_flows(flow, 1), flow)
+    rows = successive_flows(flow, 3, gap=2)
     assert rows.shape == (2, 6, 4, 4) and rows[:, ::2, 0, 0].tolist() == [[0, 2, 4], [1, 3, 5]]
     with pytest.raises(ValueError, match=r"judges 3 flows in a row, 2 frame\(s\) apart, and there are 4"):
-        in_a_row(flow[:4], 3, gap=2)
+        successive_flows(flow[:4], 3, gap=2)
 
 
 @pytest.mark.parametrize("config", [FINE, BANDS, ROWS])
