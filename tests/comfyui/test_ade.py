@@ -30,6 +30,7 @@ def test_both_node_orders_make_the_same_video(tiny_ade, version):
     assert torch.equal(*videos)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_more_frames_than_the_context_window(tiny_ade, version):
     model = tiny_ade.animatediff(version, context_length=4)

@@ -162,6 +162,7 @@ def test_a_stopped_training_ends_like_one_that_was_not(sides):
         train_discriminator(*clips, TINY, epochs=4, noise=0.2, checkpoint=file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flows", [1, 2])
 def test_the_commands_train_and_judge_a_discriminator(sides, capsys, flows):
     (sides / "real" / "broken.mp4").write_text("no video")
@@ -231,6 +232,7 @@ def test_frames_in_memory_are_clips_like_files(tmp_path):
     assert cached_flows(clips[:1], tmp_path, GradientFlow(), SETTINGS).files == found.files[:1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
 def test_a_full_disk_is_named_and_what_was_finished_is_kept(tmp_path):
     """A file-size limit stands in for the full disk: the system refuses to write on, as it does there."""

@@ -106,6 +106,7 @@ def pipeline(repo_root):
     return DemoPipeline(load_demo_weights(repo_root / "weights" / "demo_video_model.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["a red star moving left on snow", "a yellow square moving down at night"])
 def test_the_demo_model_shows_what_the_prompt_says(pipeline, prompt):
     words = prompt.split()

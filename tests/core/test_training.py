@@ -40,6 +40,7 @@ def trained():
     return train_discriminator(flow_clips(24, 0.0, 1), flow_clips(24, 1.5, 2), TINY, epochs=20, seed=0)
 
 
+@pytest.mark.slow
 def test_tells_smooth_from_jittered_flow_on_clips_it_never_saw(trained):
     with torch.no_grad():
         real = trained.model(torch.cat(flow_clips(12, 0.0, 3)))

@@ -65,6 +65,7 @@ def test_a_run_is_the_sum_of_its_steps():
     assert pooled.flops == pytest.approx(100 + 11 * (3 + 3 * 0.6))
 
 
+@pytest.mark.slow
 def test_the_command_on_the_demo_model(tmp_path, capsys):
     path = tmp_path / "bench.json"
     assert main(["bench", "--only", "demo", "--turns", "0", "--json", str(path)]) == 0
