@@ -32,13 +32,22 @@ def test_clip_is_the_core_text_encoder(comfy, demo, weights):
 
 
 def test_text_encoder_gets_its_weights_where_layers_start_without(comfy, demo, monkeypatch):
-    """So they do with dynamic VRAM; on the CPU, as here, CLIP then loads itself while it is made."""
+    """So they do with dynamic VRAM; where text is encoded on the CPU, CLIP then loads itself while it is made."""
     memory = pytest.importorskip("comfy.memory_management", reason="this ComfyUI has no dynamic VRAM")
     if not hasattr(memory, "aimdo_enabled"):
         pytest.skip("this ComfyUI has no dynamic VRAM")
     (expected,) = comfy.run("CLIPTextEncode", clip=demo[1], text=PROMPT)
+    management = pytest.importorskip("comfy.model_management")
+    load, without = management.load_models_gpu, []
+
+    def watched(patchers, *args, **kwargs):
+        without.extend(name for p in patchers for name, weight in p.model.named_parameters() if weight.is_meta)
+        return load(patchers, *args, **kwargs)
+
     monkeypatch.setattr(memory, "aimdo_enabled", True)
+    monkeypatch.setattr(management, "load_models_gpu", watched)
     _, clip, _ = comfy.run("MotionPromptLoadDemoVideoModel")
+    assert not without
     (positive,) = comfy.run("CLIPTextEncode", clip=clip, text=PROMPT)
     assert torch.equal(positive[0][0], expected[0][0])
 
