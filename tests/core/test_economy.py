@@ -7,7 +7,7 @@ import torch
 
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.guidance.autograd import constant_layers
-from motionprompt_core.guidance.modes import COMPUTE_MODES, ComputeMode, cost_ratio, oom_fallback
+from motionprompt_core.guidance.modes import COMPUTE_MODES, ComputeMode, DenoiserCosts, cost_ratio, oom_fallback
 from motionprompt_core.guidance.optimise import PromptOptimiser
 from motionprompt_core.guidance.record import guide_step
 from motionprompt_core.guidance.report import StepReport
@@ -156,6 +156,8 @@ def test_cost_counts_what_runs():
     exact = cost_ratio(GuidanceSettings(), 50)
     assert exact == pytest.approx(1 + (11 * 3 * 2.11 + 1) / 100)
     assert cost_ratio(GuidanceSettings(mode="balanced"), 50) == pytest.approx(1 + (11 * 2.11 + 1) / 100)
+    dear = DenoiserCosts(backward=2.11)
+    assert cost_ratio(GuidanceSettings(mode="balanced"), 50, costs=dear) == pytest.approx(1 + (11 * 3.11 + 1) / 100)
     assert cost_ratio(GuidanceSettings(mode="fast"), 50) < cost_ratio(GuidanceSettings(mode="balanced"), 50)
     assert cost_ratio(GuidanceSettings(), 50, checkpointed=True) > exact
     windows = cost_ratio(GuidanceSettings(), 50, checkpointed=True, windows=True)
