@@ -18,11 +18,13 @@ class Preset:
 
     Attributes:
         about: what it is for, in one sentence. evidence: what was measured with it, and where; or that nothing was.
+        family: the only family of models that it is for, by its name in nodes/host/families; empty for any.
     """
 
     about: str
     evidence: str
     settings: GuidanceSettings
+    family: str = ""
 
 
 PRESETS: dict[str, Preset] = {
@@ -58,6 +60,7 @@ PRESETS: dict[str, Preset] = {
             beta2=0.9,
             grad_clip=0.5,
         ),
+        family="demo",
     ),
     "paper": Preset(
         "The paper's way: one evaluation of the model per iteration, at the steps 4 to 14 of 50.",
@@ -95,6 +98,17 @@ def describe(settings: GuidanceSettings) -> str:
     changed = [name for name in KNOBS if getattr(settings, name) != getattr(base, name)]
     but = ", but " + ", ".join(f"{name} {_shown(getattr(settings, name))}" for name in changed) if changed else ""
     return f"preset {settings.preset}{but}"
+
+
+def remark(settings: GuidanceSettings, family: str) -> str:
+    """What to say of a preset that does not go with the model's family; empty if it does, or there is no preset."""
+    preset = PRESETS.get(settings.preset)
+    if preset is None or preset.family == family:
+        return ""
+    if preset.family:
+        return f"The preset {settings.preset} was found on another model and is for that one only: {preset.about}"
+    own = [name for name, other in PRESETS.items() if other.family == family]
+    return f"For this model there is the preset {own[0]}, which was measured on it." if own else ""
 
 
 def _shown(value: Any) -> str:

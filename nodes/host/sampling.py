@@ -20,6 +20,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.optimise import OnGradient
+from ...motionprompt_core.guidance.presets import remark
 from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
@@ -132,6 +133,8 @@ class MotionPromptPatch:
         check_discriminator(self.flow, self.discriminator, frames, self.report)
         if family.generic:
             self.report.note(family.remark(model))
+        if said := remark(self.settings, family.name):
+            self.report.note(said)
         return GuidedRun(self, guider, prompts, found, family, decoder, noise.shape)
 
     def _tell_cost(self, run: GuidedRun) -> None:

@@ -215,6 +215,11 @@ def test_what_applies_and_the_cost_are_told_before_sampling(tiny):
     assert report.settings["preset"] == "animatediff"
 
 
+def test_a_preset_of_another_model_is_said_on_the_report(tiny):
+    _, report = tiny.guided(preset="demo", stop=0.25, start=0.0, mode="exact", pairs=1)
+    assert "The preset demo was found on another model" in report.summary()
+
+
 def test_the_cost_is_told_before_sampling(tiny):
     _, report = tiny.guided(mode="balanced", iterations=3)
     assert "mode balanced: about" in report.estimate and "GiB" in report.estimate

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from motionprompt_core.guidance.presets import PRESETS, describe, resolve
+from motionprompt_core.guidance.presets import PRESETS, describe, remark, resolve
 from motionprompt_core.guidance.settings import DEFAULTS, KNOBS, GuidanceSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +20,14 @@ def test_a_preset_alone_is_itself_and_what_was_moved_comes_last():
     layers = {"lambda_tv": 5.0, "mode": None}, {"mode": "fast", "start": None}
     assert describe(resolve("demo", *layers)) == "preset demo, but mode fast, lambda_tv 5"
     assert describe(GuidanceSettings()) == ""
+
+
+def test_a_preset_of_another_model_is_remarked_upon():
+    assert "for that one only" in remark(resolve("demo"), "frames")
+    assert "there is the preset demo" in remark(resolve("paper"), "demo")
+    assert (
+        remark(resolve("demo"), "demo") == remark(resolve("paper"), "frames") == remark(GuidanceSettings(), "x") == ""
+    )
 
 
 def test_the_later_layer_wins():
