@@ -14,6 +14,9 @@ from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from . import lent
+from .shared import Shared
+
 # What other nodes add to the prediction after the model: a loss on the prompt's own estimate does without.
 _CFG_OPTIONS = (
     "sampler_cfg_function",
@@ -39,7 +42,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
             for module in found:
                 _make_normal(module, undo)
                 _forget_scale_masks(module)
-            with normal_tensors():
+            with lent.weights_returned(found), normal_tensors():
                 yield
         finally:
             for table, name, original, replacement in reversed(undo):
@@ -57,6 +60,7 @@ def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> No
                 normal: Tensor = _same_memory(tensor)
                 if isinstance(tensor, nn.Parameter):
                     normal = nn.Parameter(normal, requires_grad=False)
+                    normal.__dict__.update(tensor.__dict__)  # ComfyUI notes there in which type it wants the weight
                 undo.append((table, name, tensor, normal))
                 table[name] = normal
     # AnimateDiff-Evolved's CrossAttentionMM keeps its attention function here and calls it without ComfyUI's override.
@@ -71,11 +75,14 @@ def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> No
         module.__dict__["_full_precision_mm"] = True
 
 
-def _uncompiled() -> AbstractContextManager[Any]:
+def _eager() -> AbstractContextManager[Any]:
     """Compiled code would be compiled anew for gradients, checkpoints and each replaced weight, as often as not to fail
     there."""
     stance = getattr(torch.compiler, "set_stance", None)
     return nullcontext() if stance is None or "torch._dynamo" not in sys.modules else stance("force_eager")
+
+
+_uncompiled = Shared(_eager)
 
 
 def _forget_scale_masks(module: nn.Module) -> None:
@@ -98,10 +105,42 @@ class normal_tensors(TorchFunctionMode):
     """Replaces inference tensors among the arguments of PyTorch calls (masks, strengths and the like that no module
     owns), and kernels without a backward pass by plain PyTorch."""
 
+    def __enter__(self) -> Any:
+        self._watching = lent.watching()
+        self._watching.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._watching.__exit__(None, None, None)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
-            func = _plain_kernel(func)
-        return func(*_normal(args), **_normal(kwargs or {}))
+        operator = func if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket) else None
+        func = func if operator is None else _plain_kernel(operator)
+        args, kwargs = _normal(args), _normal(kwargs or {})
+        if not torch.is_grad_enabled() or not any(_needs_gradient(value) for value in (*args, *kwargs.values())):
+            return func(*args, **kwargs)
+        result = lent.call(func, args, kwargs)
+        if operator is not None and isinstance(result, Tensor):
+            _check_kernel(operator, result)
+        return result
+
+
+def _needs_gradient(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    return type(value) in (list, tuple) and any(_needs_gradient(item) for item in value)
+
+
+def _check_kernel(operator: Any, result: Tensor) -> None:
+    """Raise RuntimeError for a kernel of ComfyUI or another pack that cut the gradient."""
+    whole = result.grad_fn is not None and "NotImplemented" not in result.grad_fn.name()
+    if not whole and result.is_floating_point() and str(operator).split(".")[0] not in ("aten", "prim", "prims"):
+        raise RuntimeError(
+            f"MotionPrompt: the kernel {operator} of this ComfyUI or of another node pack has no backward pass, and "
+            "MotionPrompt knows no other code for it. Update MotionPrompt. Until then, switch that kernel off (flags "
+            "such as --fast or --use-sage-attention), or set strength to 0."
+        )
 
 
 def _plain_kernel(operator: Any) -> Any:
@@ -115,7 +154,7 @@ def _plain_kernel(operator: Any) -> Any:
 
 def _normal(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _same_memory(value) if type(value) is Tensor and value.is_inference() else value
+        return lent.same_loan(value, _same_memory(value)) if type(value) is Tensor and value.is_inference() else value
     if type(value) in (list, tuple):
         return type(value)(_normal(item) for item in value)
     if type(value) is dict:

@@ -22,24 +22,9 @@ def gradient_memory(model: Any, run: Any, checkpointed: bool) -> float:
         shape[run.windows.dim] = run.windows.length
     factors = run.family.memory
     base = model.model.memory_required(shape) * (factors.checkpointed if checkpointed else factors.saved)
-    base += 0 if checkpointed else copied_weights(model)
     # A decoder keeps several times what it needs at a time; two frames of 512 px take 5.6 GiB in SD's.
     decode = 2.0 * run.decoder.memory(run.shape, (1 + flows_of(run.patch.discriminator)) * run.settings.pairs)
     return base + decode
-
-
-def copied_weights(model: Any) -> float:
-    """Bytes of weights that are cast or moved to the device when they are used: without checkpoints these copies wait
-    for the backward pass.
-
-    Args:
-        model: a ModelPatcher.
-    """
-    inner = model.model
-    compute = inner.manual_cast_dtype or inner.get_dtype()
-    cast = [p for p in inner.diffusion_model.parameters() if p.dtype != compute or type(p.data) is not torch.Tensor]
-    streamed = model.model_size() - model.loaded_size() if inner.model_lowvram else 0
-    return max(streamed, sum(weight.numel() for weight in cast) * compute.itemsize)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
 from .checks import check_discriminator, check_sampler
 from .conds import Conds, find_prompts, plain_conds, resolved, suffixes
+from .core_functions import check_core
 from .decode import frame_size
 from .estimate import cost_line
 from .families import family_of
@@ -121,6 +122,7 @@ class MotionPromptPatch:
 
     def _begin(self, guider: Any, conds: Conds, noise: torch.Tensor, sampler: Any) -> GuidedRun:
         """Check everything that can be checked before any work, and make a run."""
+        check_core()
         prompts = find_prompts(conds)
         found = suffixes(conds)
         check_sampler(sampler)

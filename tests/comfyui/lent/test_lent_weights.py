@@ -1,0 +1,81 @@
+"""Where ComfyUI only lends weights to the layers (dynamic VRAM), the gradient is still that which differences find.
+
+pytest tests/comfyui/lent                   # the short selection and the whole matrix
+pytest tests/comfyui/lent -m "not slow"     # the short selection
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from scripts.comfy_server import comfyui_version
+from scripts.locate import comfyuis
+
+from .world import worker
+
+BUDGETS = (1.0, 0.75, 0.5, 0.1)
+CHECKPOINTS = ("off", "on")
+SHORT = [
+    {"budget": 1.0},
+    {"budget": 0.5, "motion": "v2", "lora": True},
+    {"budget": 0.1, "checkpointing": "on"},
+    {"budget": 0.5, "file": "fp32", "compute": "bf16"},
+]
+KINDS = [
+    {},
+    {"mode": "balanced"},
+    {"mode": "fast"},
+    {"lora": True},
+    {"motion": "v1"},
+    {"motion": "v2"},
+    {"motion": "v3"},
+    {"motion": "v2", "mode": "fast"},
+    {"lent": "model"},
+    {"lent": "model, text encoder"},
+    {"file": "bf16"},
+    {"file": "fp32", "compute": "bf16"},
+]
+WHOLE = [
+    {"budget": budget, "checkpointing": checkpointing, **kind}
+    for kind, budget, checkpointing in product(KINDS, BUDGETS, CHECKPOINTS)
+]
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory, ade_path):
+    """Runs a combination in a ComfyUI that has dynamic VRAM."""
+    new = [path for path in comfyuis() if (path / "comfy" / "model_prefetch.py").is_file()]
+    if not new:
+        pytest.skip("no ComfyUI with dynamic VRAM as of 2026 was found")
+    newest = max(new, key=lambda path: [int(part) for part in comfyui_version(path).split(".")])
+    base = tmp_path_factory.mktemp("lent")
+    with worker(newest, base / "comfyui", base / "log.txt") as ask:
+        yield ask
+
+
+def assert_right(found):
+    assert "error" not in found, found.get("trace")
+    assert found["plain"] == [True, True], "plain sampling is not what it is without dynamic VRAM, before or after"
+    assert found["autograd"] > 1e-4
+    if "cosine" in found:
+        assert found["cosine"] > 0.9999
+    assert found["autograd"] == pytest.approx(found.get("differences", found.get("classic")), rel=0.005)
+
+
+def name(options):
+    return "-".join(f"{key}={value}" for key, value in options.items())
+
+
+@pytest.mark.parametrize("options", SHORT, ids=name)
+def test_a_few_combinations(cell, options):
+    found = cell(**options)
+    assert_right(found)
+    assert found["evicted"] > 0 or options["budget"] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", WHOLE, ids=name)
+def test_the_whole_matrix(cell, options):
+    assert_right(cell(**options))
