@@ -15,6 +15,8 @@ from pathlib import Path
 
 from .comfy_server import ComfyError, comfyui_version, find_animatediff
 
+# What the README says was tested; the last lines of a test run tell which of these it had.
+TESTED = ("0.3.75", "0.8.0", "0.12.1", "0.18.1", "0.33.0")
 # ComfyUI starts without these: templates and help of its own nodes.
 NOT_NEEDED = {"comfyui-workflow-templates", "comfyui-embedded-docs"}
 
@@ -60,6 +62,19 @@ def animatediff(comfyui: Path | None = None) -> Path | None:
         if found is not None:
             return found
     return None
+
+
+def what_is_covered() -> list[str]:
+    """What the tests find on this machine, and what they do without, in lines for the end of a run."""
+    found, ends = comfyuis(), oldest_and_newest(comfyuis())
+    between = [comfyui_version(path) for path in found if path not in ends]
+    absent = [version for version in TESTED if version not in map(comfyui_version, found)]
+    lines = [f"ComfyUI: {', '.join(map(comfyui_version, ends)) or 'none'}"]
+    if between:
+        lines.append(f"start-up, quickstart, identity, gradients and workflows also on {', '.join(between)}")
+    if absent:
+        lines.append(f"absent, so not tested: ComfyUI {', '.join(absent)} (name their folders in COMFYUI_PATH)")
+    return [*lines, f"AnimateDiff-Evolved: {animatediff() or 'absent'}"]
 
 
 def missing_packages(comfyui: Path) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .comfy_server import comfyui_version
-from .locate import comfyuis, oldest_and_newest
+from .locate import comfyuis, oldest_and_newest, what_is_covered
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / "output" / "tests"
@@ -87,6 +87,13 @@ class Part:
         found = re.findall(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)", lines[-1]) if lines else []
         return Counter({word: int(number) for number, word in found})
 
+    def skipped(self) -> Counter[str]:
+        """How often which reason, from pytest's summary."""
+        reasons: Counter[str] = Counter()
+        for number, reason in re.findall(r"^SKIPPED \[(\d+)\] .*?\.py(?::\d+)?: (.+)$", self.text(), re.MULTILINE):
+            reasons[reason.strip()] += int(number)
+        return reasons
+
 
 def parts() -> list[Part]:
     """All of them, the longest first, so that none is left alone at the end."""
@@ -127,10 +134,16 @@ def summary(found: list[Part], seconds: float) -> int:
     """Prints how each part ended and, as pytest does, how many tests passed; returns the exit code."""
     print("\n######## all tests")
     total: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     for part in found:
         total += part.counts()
+        reasons += part.skipped()
         state = "passed" if part.code == 0 else f"FAILED (exit code {part.code})"
         print(f"{part.name:24}{state:24}{part.seconds / 60:6.1f} min")
+    for line in what_is_covered():
+        print(line)
+    for reason, count in reasons.most_common():
+        print(f"skipped {count}: {reason}")
     counted = [f"{total[word]} {word}" for word in ("failed", "passed", *sorted({*total} - {"failed", "passed"}))]
     print(f"{', '.join(line for line in counted if not line.startswith('0 '))} in {seconds:.2f}s")
     return int(any(part.code != 0 for part in found))

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# What the README says was tested; the last lines of a run tell which of these it had.
-VERSIONS = ("0.3.75", "0.8.0", "0.12.1", "0.18.1", "0.33.0")
 
 # At the end: ComfyUI has a module called `nodes`, which must stay ahead of this repository's folder of that name.
 if str(ROOT) not in sys.path:
@@ -41,20 +39,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    from scripts.comfy_server import comfyui_version
-    from scripts.locate import animatediff, comfyuis, oldest_and_newest
+    from scripts.locate import what_is_covered
 
-    found, ends = comfyuis(), oldest_and_newest(comfyuis())
-    between = [comfyui_version(path) for path in found if path not in ends]
-    absent = [version for version in VERSIONS if version not in map(comfyui_version, found)]
     reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
     terminalreporter.section("what this run covered")
-    terminalreporter.line(f"ComfyUI: {', '.join(map(comfyui_version, ends)) or 'none'}")
-    if between:
-        terminalreporter.line(f"start-up, quickstart, identity, gradient and workflows also on {', '.join(between)}")
-    if absent:
-        terminalreporter.line(f"absent, so not tested: ComfyUI {', '.join(absent)} (name folders in COMFYUI_PATH)")
-    terminalreporter.line(f"AnimateDiff-Evolved: {animatediff() or 'absent'}")
+    for line in what_is_covered():
+        terminalreporter.line(line)
     for reason, count in reasons.most_common():
         terminalreporter.line(f"skipped {count}: {reason}")
     if not reasons:

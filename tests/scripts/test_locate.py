@@ -32,6 +32,11 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_on_a_new_computer_there_is_the_bundled_one(bundled: Path) -> None:
     assert locate.comfyuis() == locate.oldest_and_newest(locate.comfyuis()) == [bundled]
+    assert locate.what_is_covered() == [
+        "ComfyUI: 0.3.75",
+        "absent, so not tested: ComfyUI 0.8.0, 0.12.1, 0.18.1, 0.33.0 (name their folders in COMFYUI_PATH)",
+        "AnimateDiff-Evolved: absent",
+    ]
 
 
 def test_every_folder_in_comfy_is_found_the_oldest_version_first(bundled: Path, tmp_path: Path) -> None:

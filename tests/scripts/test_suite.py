@@ -31,12 +31,14 @@ def test_the_last_line_counts_all_parts(logs: Path, tmp_path: Path, capsys: pyte
     )
     (tmp_path / "test_bad.py").write_text("def test_d(): pass\ndef test_e(): assert False, 'because'\n")
     parts = [
-        suite.Part(name, ["-p", "no:cacheprovider", str(tmp_path / f"test_{name}.py")]) for name in ("good", "bad")
+        suite.Part(name, ["-rs", "-p", "no:cacheprovider", str(tmp_path / f"test_{name}.py")])
+        for name in ("good", "bad")
     ]
     suite.run(parts)
     assert suite.summary(parts, 1.0) == 1
     told = capsys.readouterr().out
     assert "because" in told, "what a part printed is shown"
+    assert "skipped 1: no" in told.splitlines()[-5:], "with its reason"
     assert told.splitlines()[-1] == "1 failed, 3 passed, 1 skipped in 1.00s"
     assert [part.code for part in parts] == [0, 1]
     assert suite.summary(parts[:1], 1.0) == 0
