@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.samplers
-import torch
 from torch import Tensor
 
+from .concatenated import concatenated
+from .learnable_clip import recovered
 from .tokens import PAYLOAD, Encoded, LearnablePrompt
 
 Conds = dict[str, list[dict[str, Any]]]
@@ -17,11 +18,31 @@ Conds = dict[str, list[dict[str, Any]]]
 
 def resolved(conds: Conds) -> Conds:
     """The same conds, each learnable entry with its prompt ready to be encoded."""
-    return {key: [_resolved(cond) if PAYLOAD in cond else cond for cond in entries] for key, entries in conds.items()}
+    return {key: [_resolved(cond, key) for cond in entries] for key, entries in conds.items()}
 
 
-def _resolved(cond: dict[str, Any]) -> dict[str, Any]:
-    return {**cond, PAYLOAD: cond[PAYLOAD].resolve(cond.get("cross_attn"), cond.get("pooled_output"))}
+def _resolved(cond: dict[str, Any], key: str) -> dict[str, Any]:
+    """
+    Raises:
+        ValueError: the embeddings were changed in a way that they cannot be encoded anew.
+    """
+    text, pooled = cond.get("cross_attn"), cond.get("pooled_output")
+    if not isinstance(text, Tensor) or (key == "negative" and PAYLOAD not in cond):
+        return cond
+    extras = {} if pooled is None else {"pooled_output": pooled}
+    if PAYLOAD not in cond:
+        prompt = recovered(text, pooled) or concatenated(text, extras)
+        return cond if prompt is None else {**cond, PAYLOAD: prompt}
+    prompt = cond[PAYLOAD].resolve(text, pooled)
+    if text is not prompt.start.cond:
+        prompt = concatenated(text, extras, prompt)
+    if prompt is None:
+        raise ValueError(
+            "MotionPrompt: a node changed the embeddings of MotionPrompt Conditioning (Conditioning Average, Zero Out "
+            "or the like), so the learnable tokens can no longer be found in them. Connect it without that node; "
+            "combining, concatenating, areas, masks, time ranges and ControlNet are fine."
+        )
+    return {**cond, PAYLOAD: prompt}
 
 
 def find_prompts(conds: Mapping[str, list[dict[str, Any]]]) -> list[LearnablePrompt]:
@@ -42,36 +63,13 @@ def find_prompts(conds: Mapping[str, list[dict[str, Any]]]) -> list[LearnablePro
 def plain_conds(conds: Conds) -> Conds:
     """The same conds with the plain prompt P wherever P + S was."""
     return {
-        key: [_with_text(cond, cond[PAYLOAD].plain, _suffix(cond)) if PAYLOAD in cond else cond for cond in entries]
+        key: [_with_text(cond, cond[PAYLOAD].plain) if PAYLOAD in cond else cond for cond in entries]
         for key, entries in conds.items()
     }
 
 
-def _suffix(cond: dict[str, Any]) -> Tensor | None:
-    """What Conditioning (Concat) put behind the prompt; None if nothing.
-
-    Raises:
-        ValueError: the embeddings were changed in another way, so that they cannot be encoded anew.
-    """
-    now: Any = cond.get("cross_attn")
-    start: Tensor = cond[PAYLOAD].start.cond
-    if now is start:
-        return None
-    length = start.shape[1]
-    if isinstance(now, Tensor) and now.shape[0] == start.shape[0] and now.shape[1] >= length:
-        if torch.equal(now[:, :length].to(start.device), start):
-            return now[:, length:] if now.shape[1] > length else None
-    raise ValueError(
-        "MotionPrompt: a node changed the embeddings of MotionPrompt Conditioning (Conditioning Average, Zero Out or "
-        "the "
-        "like), so the learnable tokens can no longer be found in them. Connect it without that node; combining, "
-        "concatenating, areas, masks, time ranges and ControlNet are fine."
-    )
-
-
-def _with_text(cond: dict[str, Any], text: Encoded, suffix: Tensor | None) -> dict[str, Any]:
-    embeddings = text.cond if suffix is None else torch.cat((text.cond, suffix.to(text.cond)), dim=1)
-    return {**cond, **text.extras, "cross_attn": embeddings}
+def _with_text(cond: dict[str, Any], text: Encoded) -> dict[str, Any]:
+    return {**cond, **text.extras, "cross_attn": text.cond}
 
 
 @dataclass
@@ -80,7 +78,6 @@ class _Entry:
 
     key: str
     cond: dict[str, Any]
-    suffix: Tensor | None
     places: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -89,11 +86,10 @@ class SwappableConds:
 
     Args:
         guider: ComfyUI's CFGGuider, its conds processed with the plain prompts.
-        suffixes: per (list, uuid) of a learnable entry, what was concatenated behind its prompt.
         context: arguments of `encode_model_conds`: noise, device and the keyword arguments.
     """
 
-    def __init__(self, guider: Any, suffixes: Mapping[tuple[str, Any], Tensor | None], context: dict[str, Any]):
+    def __init__(self, guider: Any, context: dict[str, Any]):
         self.guider = guider
         self.plain: Conds = {key: list(entries) for key, entries in guider.conds.items()}
         self.context = context
@@ -101,11 +97,11 @@ class SwappableConds:
         by_text = {}
         for key, entries in self.plain.items():
             for cond in entries:
-                if (key, cond["uuid"]) in suffixes and PAYLOAD in cond:
+                if key != "negative" and PAYLOAD in cond:
                     # ComfyUI copies entries to fill areas; a copy shares the object that holds its text.
                     text = id(cond["model_conds"].get("c_crossattn"))
                     if text not in by_text:
-                        by_text[text] = _Entry(key, cond, suffixes[key, cond["uuid"]])
+                        by_text[text] = _Entry(key, cond)
                         self.entries.append(by_text[text])
         for key, entries in self.plain.items():
             for index, cond in enumerate(entries):
@@ -118,7 +114,7 @@ class SwappableConds:
         conds = {key: list(entries) for key, entries in self.plain.items()}
         for entry in self.entries:
             text = texts[id(entry.cond[PAYLOAD])]
-            model_conds = self._process(_with_text(entry.cond, text, entry.suffix), entry.key)
+            model_conds = self._process(_with_text(entry.cond, text), entry.key)
             for key, index in entry.places:
                 place = conds[key][index]
                 conds[key][index] = {**place, "model_conds": {**place["model_conds"], **model_conds}}
@@ -130,17 +126,6 @@ class SwappableConds:
         extra_conds = self.guider.inner_model.extra_conds
         [done] = comfy.samplers.encode_model_conds(extra_conds, [cond], noise, device, key, **context)
         return done["model_conds"]
-
-
-def suffixes(conds: Conds) -> dict[tuple[str, Any], Tensor | None]:
-    """For each learnable entry, by list and uuid: what was concatenated behind its prompt."""
-    return {
-        (key, cond["uuid"]): _suffix(cond)
-        for key, entries in conds.items()
-        if key != "negative"
-        for cond in entries
-        if PAYLOAD in cond
-    }
 
 
 def without_gradient(text: Encoded) -> Encoded:

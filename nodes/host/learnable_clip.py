@@ -7,6 +7,8 @@ there the tokens come in. How each frame was blended is found out from the resul
 
 from __future__ import annotations
 
+import hashlib
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +17,14 @@ import torch
 from comfy.sd import CLIP
 from torch import Tensor
 
-from .tokens import PAYLOAD, Encoded, LearnablePrompt, learnable_prompt
+from .tokens import PAYLOAD, Encoded, LearnablePrompt, learnable_tokens
 
 # Greatest error, in units of the embeddings' standard deviation, at which a frame counts as a blend of the prompts.
 TOLERANCE = 1e-2
+
+
+_KNOWN = 256  # prompts that a CLIP remembers; a schedule of more is refused when it is sampled
+_clips: weakref.WeakSet[LearnableCLIP] = weakref.WeakSet()
 
 
 class LearnableCLIP(CLIP):
@@ -26,6 +32,9 @@ class LearnableCLIP(CLIP):
 
     Args:
         clip: the CLIP. options: init words, token count and placement as for `learnable_prompt`.
+
+    Attributes:
+        encoded: prompts that wait for a node to build its conditioning with this CLIP's help.
     """
 
     def __init__(self, clip: CLIP, *options: Any):
@@ -33,19 +42,25 @@ class LearnableCLIP(CLIP):
         self.__dict__.update(CLIP.clone(clip).__dict__)
         self.options = options
         self.encoded: dict[str, LearnablePrompt] = {}
+        self._known: dict[str, LearnablePrompt] = {}
+        _clips.add(self)
 
-    def clone(self) -> LearnableCLIP:
-        return LearnableCLIP(self, *self.options)
+    def clone(self, *args: Any, **kwargs: Any) -> LearnableCLIP:
+        clip = CLIP.clone(self, *args, **kwargs)
+        return LearnableCLIP(clip, *self.options)
 
     def tokenize(self, text: str, *args: Any, **kwargs: Any) -> Any:
         return _Tokens(text, super().tokenize(text, *args, **kwargs))
 
     def encode_from_tokens(self, tokens: Any, return_pooled: Any = False, return_dict: bool = False) -> Any:
-        if not isinstance(tokens, _Tokens):
-            return super().encode_from_tokens(tokens, return_pooled=return_pooled, return_dict=return_dict)
-        prompt = self.encoded.get(tokens.text)
+        key = _digest(tokens, self.layer_idx)
+        prompt = self._known.pop(key, None)
         if prompt is None:
-            prompt = self.encoded[tokens.text] = learnable_prompt(CLIP.clone(self), tokens.text, *self.options)
+            text = tokens.text if isinstance(tokens, _Tokens) else ""
+            prompt = learnable_tokens(CLIP.clone(self), tokens, text, *self.options)
+        self._known[key] = self.encoded[key] = prompt
+        while len(self._known) > _KNOWN:
+            del self._known[next(iter(self._known))]
         if return_dict:
             return {"cond": prompt.start.cond, **prompt.start.extras, PAYLOAD: prompt}
         return (prompt.start.cond, prompt.start.extras.get("pooled_output")) if return_pooled else prompt.start.cond
@@ -53,9 +68,36 @@ class LearnableCLIP(CLIP):
     def add_hooks_to_dict(self, pooled_dict: dict[str, Any]) -> dict[str, Any]:
         pooled_dict = super().add_hooks_to_dict(pooled_dict)
         if self.encoded:
-            pooled_dict.setdefault(PAYLOAD, PromptBook(list(self.encoded.values())))
+            pooled_dict.setdefault(PAYLOAD, PromptBook(list(self._known.values())))
             self.encoded = {}
         return pooled_dict
+
+
+def recovered(cond: Tensor, pooled: Tensor | None) -> BlendedPrompt | None:
+    """The prompts of a conditioning that a node built from the text encoder's bare output, as FizzNodes' schedules do:
+    it carries nothing of ours, but it is a blend of what a MotionPrompt CLIP has encoded, or it is none."""
+    for clip in list(_clips):
+        prompts = list(clip._known.values())
+        clip.encoded = {}
+        if prompts:
+            try:
+                return PromptBook(prompts).resolve(cond, pooled)
+            except ValueError:
+                continue
+    return None
+
+
+def _digest(tokens: Mapping[str, Any], layer: Any) -> str:
+    """Tells prompts apart by their tokens, which nodes may change after they were made from a text."""
+    digest = hashlib.sha256(repr(layer).encode())
+    for key in sorted(tokens):
+        for section in tokens[key]:
+            digest.update(f"{key} {len(section)}".encode())
+            for token, weight, *_ in section:
+                if isinstance(token, Tensor):
+                    token = token.detach().float().cpu().contiguous().numpy().tobytes()
+                digest.update(f"{token!r} {weight!r}".encode())
+    return digest.hexdigest()
 
 
 class _Tokens(dict[str, Any]):
@@ -80,14 +122,15 @@ class PromptBook:
             ValueError: a frame is no blend of the prompts.
         """
         if self._blended is None or self._blended.start.cond is not cond:
-            starts = [prompt.start for prompt in self.prompts]
-            weights = _weights(cond, [start.cond for start in starts])
+            fitting = [prompt for prompt in self.prompts if prompt.start.cond.shape[1:] == cond.shape[1:]]
+            weights = _weights(cond, [prompt.start.cond for prompt in fitting])
+            used = [index for index in range(len(fitting)) if weights[:, index].any()]
+            fitting, weights = [fitting[index] for index in used], weights[:, used]
+            starts = [prompt.start for prompt in fitting]
             pooleds = [start.extras.get("pooled_output") for start in starts]
             usable = pooled is not None and all(p is not None for p in pooleds)
             pooled_weights = _weights(pooled, pooleds) if usable else None  # pyright: ignore[reportArgumentType]
-            self._blended = BlendedPrompt(
-                self.prompts, weights, pooled_weights, Encoded(cond, {"pooled_output": pooled})
-            )
+            self._blended = BlendedPrompt(fitting, weights, pooled_weights, Encoded(cond, {"pooled_output": pooled}))
         return self._blended
 
 
@@ -106,8 +149,8 @@ class BlendedPrompt:
     start: Encoded
 
     @property
-    def clip(self) -> Any:
-        return self.prompts[0].clip
+    def clips(self) -> list[Any]:
+        return self.prompts[0].clips
 
     @property
     def initial(self) -> dict[str, Tensor]:
@@ -134,7 +177,7 @@ class BlendedPrompt:
 
 def _weights(blended: Tensor, parts: list[Tensor]) -> Tensor:
     """Weights (F, K) such that blended[f] is the weighted sum of the K parts, each (1, ...)."""
-    if len({part.shape for part in parts}) > 1 or parts[0].shape[1:] != blended.shape[1:]:
+    if not parts or parts[0].shape[1:] != blended.shape[1:]:
         raise ValueError(
             "MotionPrompt: the scheduled prompts have different lengths (in chunks of the text encoder). Make them "
             "all short, or all long."

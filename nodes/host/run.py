@@ -42,7 +42,7 @@ class GuidedRun:
 
     Args:
         patch: the MotionPromptPatch. guider: ComfyUI's guider. prompts: the learnable prompts among its conds.
-        suffixes: see `SwappableConds`. family: of the model. decoder: latents to pictures. shape: of the latents.
+        family: of the model. decoder: latents to pictures. shape: of the latents.
     """
 
     def __init__(
@@ -50,7 +50,6 @@ class GuidedRun:
         patch: Any,
         guider: Any,
         prompts: list[LearnablePrompt],
-        suffixes: Mapping[Any, Any],
         family: ModelFamily,
         decoder: FrameDecoder | SliceDecoder,
         shape: Iterable[int],
@@ -60,7 +59,6 @@ class GuidedRun:
         self.report = patch.report
         self.guider = guider
         self.prompts = prompts
-        self.suffixes = suffixes
         self.family = family
         self.decoder = decoder
         self.shape = list(shape)
@@ -73,7 +71,7 @@ class GuidedRun:
     def patchers(self) -> list[Any]:
         """Everything that must be loaded beside the model."""
         ours = [self.patch.flow, self.patch.discriminator]
-        found = [self.patch.vae.patcher, *(prompt.clip.patcher for prompt in self.prompts)]
+        found = [self.patch.vae.patcher, *(clip.patcher for prompt in self.prompts for clip in prompt.clips)]
         found += [model.patcher for model in ours if model is not None]
         return list({id(patcher.model): patcher for patcher in found}.values())
 
@@ -84,7 +82,7 @@ class GuidedRun:
         """One pass over the schedule; restores the guider's conds afterwards, whatever happens."""
         conds = self.guider.conds
         context = {"noise": noise, "device": noise.device, "latent_image": latent_image, "denoise_mask": denoise_mask}
-        self.swap = SwappableConds(self.guider, self.suffixes, {**context, "seed": seed})
+        self.swap = SwappableConds(self.guider, {**context, "seed": seed})
         self.inpaint = None if denoise_mask is None else (latent_image, denoise_mask)
         initial = {
             f"{number}.{key}": rows

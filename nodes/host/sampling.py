@@ -25,7 +25,7 @@ from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
 from .checks import check_discriminator, check_sampler
-from .conds import Conds, find_prompts, plain_conds, resolved, suffixes
+from .conds import Conds, find_prompts, plain_conds, resolved
 from .core_functions import check_core
 from .decode import frame_size
 from .estimate import cost_line
@@ -124,7 +124,6 @@ class MotionPromptPatch:
         """Check everything that can be checked before any work, and make a run."""
         check_core()
         prompts = find_prompts(conds)
-        found = suffixes(conds)
         check_sampler(sampler)
         model = guider.model_patcher.model
         family = family_of(model)
@@ -137,7 +136,7 @@ class MotionPromptPatch:
             self.report.note(family.remark(model))
         if said := remark(self.settings, family.name):
             self.report.note(said)
-        return GuidedRun(self, guider, prompts, found, family, decoder, noise.shape)
+        return GuidedRun(self, guider, prompts, family, decoder, noise.shape)
 
     def _tell_cost(self, run: GuidedRun) -> None:
         self.report.estimate = cost_line(run, self.report.num_steps)

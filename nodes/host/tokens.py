@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from .families import text_encoder_types
 PAYLOAD = "motionprompt"
 PLACEMENTS = ("end", "start")
 
-Section = list[tuple[Any, float, int]]  # (token, weight, word number; 0 for tokens that are not of the prompt)
+Section = list[tuple[Any, float]]  # (token: a number, an embedding or a Slot; its weight)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class LearnablePrompt:
     plain: Encoded = field(repr=False)
     start: Encoded = field(repr=False)
 
+    def __post_init__(self) -> None:
+        _living.add(self)
+
+    @property
+    def clips(self) -> list[Any]:
+        return [self.clip]
+
     def encode(self, rows: Mapping[str, Tensor]) -> Encoded:
         """Encode P + S with S at `rows` (n, d) per text encoder, differentiably. The encoder must have been loaded."""
         model = self.clip.cond_stage_model
@@ -80,6 +88,14 @@ class LearnablePrompt:
         return self.start.as_conditioning(**{PAYLOAD: self})
 
 
+_living: weakref.WeakSet[LearnablePrompt] = weakref.WeakSet()
+
+
+def living_prompts() -> list[LearnablePrompt]:
+    """Every learnable prompt that some conditioning, or a CLIP, still holds."""
+    return list(_living)
+
+
 def learnable_prompt(clip: Any, text: str, init: str, count: int, placement: str) -> LearnablePrompt:
     """Append (or prepend) `count` learnable tokens to a prompt.
 
@@ -100,22 +116,33 @@ def learnable_prompt(clip: Any, text: str, init: str, count: int, placement: str
             "MotionPrompt Conditioning: the CLIP has scheduled LoRA hooks, whose weights change while sampling. "
             "Use LoraLoader for the text encoder, or turn the CLIP schedule off in Set CLIP Hooks."
         )
-    tokens = clip.tokenize(text, return_word_ids=True)
-    empty = clip.tokenize("", return_word_ids=True)
-    words = clip.tokenize(init, return_word_ids=True)
-    clip.load_model()
-    initial, sections = {}, {}
-    for key, encoder in _encoders(clip, tokens).items():
-        start, weights = _initial_rows(encoder, words[key], init, count, key)
-        slots = [(Slot(i), weight, 1) for i, weight in enumerate(weights)]
-        limit = getattr(_tokenizer(clip, key), "max_length", None)
-        lead = next(i for i, token in enumerate(words[key][0]) if token[2] != 0)
-        sections[key] = _insert(tokens[key], slots, placement, empty[key][0], lead, limit)
-        initial[key] = start
-    for key in tokens:
-        sections.setdefault(key, [[token[:2] for token in section] for section in tokens[key]])
+    return learnable_tokens(clip, clip.tokenize(text), text, init, count, placement)
 
-    plain = _encode_scheduled(clip, {key: [[t[:2] for t in s] for s in tokens[key]] for key in tokens})
+
+def learnable_tokens(
+    clip: Any, tokens: Mapping[str, list[Section]], text: str, init: str, count: int, placement: str
+) -> LearnablePrompt:
+    """The same for a prompt that has been tokenized, and whose tokens a node may have changed since (SDXL's two texts,
+    chunks joined by BREAK, other weights).
+
+    Args:
+        tokens: from `clip.tokenize`. text: for messages.
+
+    Raises:
+        ValueError: as `learnable_prompt`.
+    """
+    tokens = {key: [[token[:2] for token in section] for section in tokens[key]] for key in tokens}
+    empty, words = clip.tokenize(""), clip.tokenize(init)
+    clip.load_model()
+    initial, sections = {}, dict(tokens)
+    for key, encoder in _encoders(clip, tokens).items():
+        tokenizer = _tokenizer(clip, key)
+        begun = [section[slice(*_span(section, tokenizer))] for section in words[key]]
+        start, weights = _initial_rows(encoder, sum(begun, []), init, count, key)
+        slots: Section = [(Slot(i), weight) for i, weight in enumerate(weights)]
+        sections[key] = _insert(tokens[key], slots, placement, empty[key][0], tokenizer)
+        initial[key] = start
+    plain = _encode_scheduled(clip, tokens)
     start_encoded = _encode_scheduled(clip, _fill(sections, initial))
     return LearnablePrompt(clip, text, sections, initial, plain, start_encoded)
 
@@ -146,11 +173,24 @@ def _tokenizer(clip: Any, key: str) -> Any:
     return getattr(clip.tokenizer, f"clip_{key}", getattr(clip.tokenizer, key, None))
 
 
-def _initial_rows(
-    encoder: SDClipModel, sections: list[Section], init: str, count: int, key: str
-) -> tuple[Tensor, list[float]]:
+def _span(section: Section, tokenizer: Any) -> tuple[int, int]:
+    """Where a section's words begin and end, between the tokens that begin it, end it and fill it up."""
+
+    def ends(index: int, token: Any) -> bool:
+        found = section[index][0]
+        return isinstance(found, int) and found == token
+
+    end_token, pad_token = getattr(tokenizer, "end_token", None), getattr(tokenizer, "pad_token", None)
+    first, last = getattr(tokenizer, "tokens_start", 0), len(section)
+    while last > first and ends(last - 1, pad_token):
+        last -= 1
+    if end_token is not None and pad_token != end_token and last > first and ends(last - 1, end_token):
+        last -= 1
+    return first, last
+
+
+def _initial_rows(encoder: SDClipModel, words: Section, init: str, count: int, key: str) -> tuple[Tensor, list[float]]:
     """T0 (count, d) on the CPU, and each token's prompt weight."""
-    words = [token for section in sections for token in section if token[2] != 0]
     if not words:
         raise ValueError(
             f"MotionPrompt Conditioning: the init word {init!r} is empty. Type a word, such as 'authentic'."
@@ -163,7 +203,7 @@ def _initial_rows(
     table = encoder.transformer.get_input_embeddings()
     rows = []
     with torch.no_grad():
-        for token, _, _ in words:
+        for token, _ in words:
             if not torch.is_tensor(token):
                 ids = torch.tensor([int(token)], device=table.weight.device)
                 token = table(ids, out_dtype=torch.float32)[0]
@@ -172,43 +212,38 @@ def _initial_rows(
     return torch.stack([rows[i] for i in picked]), [words[i][1] for i in picked]
 
 
-def _insert(
-    sections: list[Section], slots: Section, placement: str, empty: Section, lead: int, limit: int | None
-) -> list[list[tuple[Any, float]]]:
+def _insert(sections: list[Section], slots: Section, placement: str, empty: Section, tokenizer: Any) -> list[Section]:
     """Put the slots beside the prompt's first or last word, in place of padding; in a chunk of their own if it is full.
 
     Args:
-        lead: number of tokens before a prompt's first word. limit: longest section that the encoder takes.
+        empty: the section of a prompt without words.
     """
     at_end = placement == "end"
     place = len(sections) - 1 if at_end else 0
-    filled = _insert_into(sections[place], slots, at_end, lead, limit)
+    filled = _insert_into(sections[place], slots, at_end, tokenizer)
     result = list(sections)
     if filled is not None:
         result[place] = filled
-    else:
-        filled = _insert_into(empty, slots, at_end, lead, limit)
-        if filled is None:
-            room = max(0, (limit or len(empty)) - lead - 1)
-            raise ValueError(
-                f"MotionPrompt Conditioning: {len(slots)} learnable tokens overflow the text encoder, whose chunks "
-                f"hold "
-                f"{room}. Use at most {room} tokens."
-            )
-        result.insert(len(sections) if at_end else 0, filled)
-    return [[token[:2] for token in section] for section in result]
+        return result
+    filled = _insert_into(empty, slots, at_end, tokenizer)
+    if filled is None:
+        room = max(0, (getattr(tokenizer, "max_length", None) or len(empty)) - _span(empty, tokenizer)[0] - 1)
+        raise ValueError(
+            f"MotionPrompt Conditioning: {len(slots)} learnable tokens overflow the text encoder, whose chunks hold "
+            f"{room}. Use at most {room} tokens."
+        )
+    result.insert(len(sections) if at_end else 0, filled)
+    return result
 
 
-def _insert_into(section: Section, slots: Section, at_end: bool, lead: int, limit: int | None) -> Section | None:
-    words = [i for i, token in enumerate(section) if token[2] != 0]
-    first, last = (words[0], words[-1]) if words else (lead, lead - 1)
-    at = last + 1 if at_end else first
+def _insert_into(section: Section, slots: Section, at_end: bool, tokenizer: Any) -> Section | None:
+    first, last = _span(section, tokenizer)
+    at = last if at_end else first
     filled = [*section[:at], *slots, *section[at:]]
     # One token after the last word ends the prompt, the rest is padding, which makes room.
-    padding = max(0, len(section) - (last + 1) - 1)
-    drop = min(padding, len(slots))
-    filled = filled[: len(filled) - drop]
-    return filled if len(filled) <= (limit or len(section)) else None
+    padding = max(0, len(section) - last - 1)
+    filled = filled[: len(filled) - min(padding, len(slots))]
+    return filled if len(filled) <= (getattr(tokenizer, "max_length", None) or len(section)) else None
 
 
 def _fill(sections: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, list[list[tuple[Any, float]]]]:

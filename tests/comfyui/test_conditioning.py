@@ -128,3 +128,77 @@ def test_motionprompt_clip_makes_any_text_node_learnable(tiny):
     (skipping,) = tiny.comfy.run("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-2)
     (skipped,) = tiny.comfy.run("CLIPSetLastLayer", clip=tiny.clip, stop_at_clip_layer=-2)
     assert_learns(tiny, tiny.encode("a ball", clip=skipping), tiny.encode("a ball", clip=skipped))
+
+
+def concat(comfy, first, second):
+    return comfy.run("ConditioningConcat", conditioning_to=first, conditioning_from=second)[0]
+
+
+def test_every_learnable_prompt_of_a_concatenation_learns(tiny):
+    """Concat keeps the first one's entries only; the second one was left behind, with strength 0 not even plain."""
+    comfy, second = tiny.comfy, tiny.prompt("green grass", init_words="smooth", token_count=1)
+    both = concat(comfy, tiny.learnable, second)
+    off, _ = tiny.guided(positive=both, strength=0.0)
+    assert torch.equal(off, tiny.stock(positive=concat(comfy, tiny.plain, tiny.encode("green grass"))))
+    gradients = tiny.gradients(positive=both, stop=0.25)
+    assert len(gradients) == 2 and all(gradient.norm() > 0 for gradient in gradients)
+
+
+def test_a_learnable_prompt_behind_a_plain_one_learns(tiny):
+    behind = concat(tiny.comfy, tiny.encode("green grass"), tiny.learnable)
+    off, _ = tiny.guided(positive=behind, strength=0.0)
+    assert torch.equal(off, tiny.stock(positive=concat(tiny.comfy, tiny.encode("green grass"), tiny.plain)))
+    (gradient,) = tiny.gradients(positive=behind, stop=0.25)
+    assert gradient.norm() > 0
+
+
+def learnable_clip(tiny):
+    return tiny.comfy.run("MotionPromptCLIP", clip=tiny.clip, token_count=1, init_words="authentic", placement="end")[0]
+
+
+def changed(which, change):
+    with torch.inference_mode():
+        tokens = which.tokenize("a (red:1.2) ball")
+        change(which, tokens)
+        return which.encode_from_tokens_scheduled(tokens)
+
+
+def add_a_chunk(which, tokens):
+    more = which.tokenize("green grass")
+    for key in tokens:
+        tokens[key] = tokens[key] + more[key]
+
+
+def halve_the_weights(which, tokens):
+    for key in tokens:
+        tokens[key] = [[(token, 0.5 * weight) for token, weight, *_ in section] for section in tokens[key]]
+
+
+@pytest.mark.parametrize("change", [add_a_chunk, halve_the_weights])
+def test_tokens_that_a_node_changed_are_encoded_as_they_are(tiny, change):
+    """SDXL's two texts, BREAK and weights of other packs change the tokens after they were made from a text."""
+    stock = changed(tiny.clip, change)
+    ours = changed(learnable_clip(tiny), change)
+    assert torch.equal(ours[0][1]["motionprompt"].plain.cond, stock[0][0])
+
+
+def test_prompt_travel_that_was_built_from_bare_embeddings_is_guided(tiny):
+    """FizzNodes' schedules ask the CLIP for embeddings alone, blend them, and make the conditioning themselves."""
+
+    def travel(which):
+        with torch.inference_mode():
+            texts = ("a red ball", "a blue cube")
+            (a, pa), (b, pb) = (which.encode_from_tokens(which.tokenize(text), return_pooled=True) for text in texts)
+            share = torch.linspace(0, 1, 3).view(-1, 1, 1)
+            pooled = pa * (1 - share[:, 0]) + pb * share[:, 0]
+            return [[a * (1 - share) + b * share, {"pooled_output": pooled}]]
+
+    clip = learnable_clip(tiny)
+    clip.encode_from_tokens(clip.tokenize("another prompt of the same workflow"))
+    ours = travel(clip)
+    (gradient,) = tiny.gradients(positive=ours, stop=0.25)
+    assert gradient.norm() > 0
+    off, _ = tiny.guided(positive=ours, strength=0.0)
+    plain = tiny.stock(positive=travel(tiny.clip))
+    assert (off - plain).abs().max() < 1e-4 * plain.abs().max()
+    assert not clip.encoded  # nothing waits for the next node
