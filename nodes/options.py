@@ -60,45 +60,46 @@ def guidance_inputs() -> list[Any]:
         tooltip=f"Where every setting starts. What is moved here or on MotionPrompt Settings counts in place of the "
         f"preset's value; under the node stands what applies. {about}",
     )
-    return [preset, *(knob_input(name, slider=True) for name in SLIDERS)]
+    return [preset, *(knob_input(name) for name in SLIDERS)]
 
 
 def settings_inputs() -> list[Any]:
     """The inputs of MotionPrompt Settings."""
-    return [knob_input(name, slider=False) for name in REST]
+    return [knob_input(name) for name in REST]
 
 
-def knob_input(name: str, slider: bool) -> Any:
-    """The widget of one setting. Its lowest value, or first choice, leaves the setting to the preset.
-
-    Args:
-        slider: drawn as one, with "the preset's" at its left end; else a number, with -1.
-    """
-    knob, default = KNOBS[name], DEFAULTS[name]
-    tooltip = knob.text if name in OWN else f"{knob.text} {_left_to_the_preset(name, slider)}"
+def knob_input(name: str) -> Any:
+    """The widget of one setting. Its first choice, or its lowest number, leaves the setting to the preset."""
+    knob, default, own = KNOBS[name], DEFAULTS[name], name in OWN
+    tooltip = knob.text if own else f"{knob.text} {_left_to_the_preset(name)}"
     if isinstance(default, (bool, str)):
         choices = ["on", "off"] if isinstance(default, bool) else list(knob.choices)
-        options = choices if name in OWN else [AS_PRESET, *choices]
-        default = default if name in OWN else AS_PRESET
+        options, default = (choices, default) if own else ([AS_PRESET, *choices], AS_PRESET)
         return make(io.Combo.Input, name, options=options, default=default, tooltip=tooltip, optional=True)
-    kind: Any = io.Int.Input if isinstance(default, int) else io.Float.Input
-    limits: dict[str, Any] = {"max": knob.high if knob.shown is None else knob.shown, "step": knob.step}
-    lowest = -knob.step if slider else -1
-    limits |= {"min": knob.low, "default": default} if name in OWN else {"min": lowest, "default": lowest}
+    lowest, first = (knob.low, default) if own else (_lowest(name), _lowest(name))
+    highest = knob.high if knob.shown is None else knob.shown
+    limits: dict[str, Any] = {"min": lowest, "max": highest, "default": first, "step": knob.step}
     limits = {key: type(default)(value) for key, value in limits.items()}
+    kind: Any = io.Int.Input if isinstance(default, int) else io.Float.Input
     if isinstance(default, float):
         limits["round"] = knob.step / 1000
-    if slider:
+    if own:
         limits["display_mode"] = io.NumberDisplay.slider
     return make(kind, name, tooltip=tooltip, optional=True, **limits)
 
 
-def _left_to_the_preset(name: str, slider: bool) -> str:
+def _lowest(name: str) -> float:
+    """One step below what a number may be. web/presets.js writes "preset" there, so that nobody has to read it."""
+    knob = KNOBS[name]
+    return knob.low if knob.above else knob.low - knob.step
+
+
+def _left_to_the_preset(name: str) -> str:
     values = {preset: _shown(getattr(PRESETS[preset].settings, name)) for preset in PRESETS}
     same = set(values.values())
     shown = f"{same.pop()} in each" if len(same) == 1 else ", ".join(f"{preset} {v}" for preset, v in values.items())
-    how = AS_PRESET if isinstance(DEFAULTS[name], (bool, str)) else "Left end" if slider else "-1"
-    return f"{how}: the preset's ({shown})."
+    choice = isinstance(DEFAULTS[name], (bool, str))
+    return f"{AS_PRESET if choice else f'Lowest, {_lowest(name):g}'}: the preset's ({shown})."
 
 
 def _shown(value: Any) -> str:
@@ -109,7 +110,7 @@ def _shown(value: Any) -> str:
 
 def moved(widgets: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among some widgets that were moved, so that they count in place of the preset's."""
-    return {name: _value(name, value) for name, value in widgets.items() if name in OWN or not _unmoved(value)}
+    return {name: _value(name, value) for name, value in widgets.items() if name in OWN or not _unmoved(name, value)}
 
 
 def settings_from(preset: str, settings: Mapping[str, Any] | None, widgets: Mapping[str, Any]) -> GuidanceSettings:
@@ -122,8 +123,8 @@ def check_settings(values: Mapping[str, Any]) -> None:
     resolve(DEFAULT_PRESET, values)
 
 
-def _unmoved(value: Any) -> bool:
-    return value == AS_PRESET if isinstance(value, str) else value < 0
+def _unmoved(name: str, value: Any) -> bool:
+    return value == AS_PRESET if isinstance(value, str) else value < KNOBS[name].low or value == _lowest(name)
 
 
 def _value(name: str, value: Any) -> Any:

@@ -15,7 +15,7 @@ and tearing from real footage, not AnimateDiff, and is **for research only** (it
 One of your own may be better: workflow *train_discriminator*. Without any, smoothness (*lambda_tv*) guides alone."""
 
 _STRENGTH = "- **strength**: how hard the motion is pushed; 0 is exactly the video of the plain prompt"
-_STOP = "- **stop**: how long guidance lasts; all the way left it is the preset's, 0.3; later steps change detail"
+_STOP = "- **stop**: how long guidance lasts; at *preset* it is 0.3; later steps change detail"
 _SLIDERS = f"""**The three sliders that matter** (green node)
 
 {_STRENGTH}
@@ -72,7 +72,7 @@ Each pass is guided afresh, with new tokens; the report has both.""",
 
 {_STRENGTH}
 - **iterations** of *FreeInit Iteration Options*: passes; 1 is without FreeInit
-- **stop**: how long guidance lasts in each pass; all the way left it is the preset's, 0.3""",
+- **stop**: how long guidance lasts in each pass; at *preset* it is 0.3""",
     _DISCRIMINATOR,
     _COST,
 )

@@ -148,6 +148,19 @@ def test_quickstart_run_from_the_canvas_ends_with_pictures_on_it(canvas: Canvas)
     assert canvas.errors == []
 
 
+def test_a_number_that_is_left_to_the_preset_says_so(canvas: Canvas) -> None:
+    look = """([type, name, value]) => {
+        const widget = LiteGraph.createNode(type).widgets.find(widget => widget.name === name)
+        const before = widget._displayValue
+        widget.value = value
+        return [before, Number(widget._displayValue)]
+    }"""
+    for node, name, value in (("MotionPromptKSampler", "start", 0.25), ("MotionPromptSettings", "iterations", 4)):
+        assert canvas.evaluate(look, [node, name, value]) == ["preset", value]
+    steps = "() => LiteGraph.createNode('MotionPromptKSampler').widgets.find(w => w.name === 'steps')._displayValue"
+    assert canvas.evaluate(steps) != "preset"
+
+
 def test_help_is_in_the_users_language(canvas: Canvas) -> None:
     page = (ROOT / "web" / "docs" / "MotionPromptReport" / "zh.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.+)$", page, re.MULTILINE)

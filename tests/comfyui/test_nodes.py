@@ -87,8 +87,8 @@ def test_every_value_can_be_reached(comfy):
 
 
 def test_a_setting_out_of_range_is_refused_by_the_node_that_has_it(comfy):
-    with pytest.raises(ValueError, match=r"iterations is 0, but must be a whole number from 1"):
-        comfy.run("MotionPromptSettings", iterations=0)
+    with pytest.raises(ValueError, match=r"iterations is 101, but must be a whole number from 1"):
+        comfy.run("MotionPromptSettings", iterations=101)
 
 
 def test_keywords_that_an_older_core_lacks_are_left_out(comfy):
