@@ -237,6 +237,11 @@ class VideoUNet(nn.Module):
                 f"The demo model got {frames} frames, but makes 1 to {self.config.max_frames}. Set the batch size "
                 f"of the empty latent to {self.config.max_frames} or less."
             )
+        if x.shape[-2] % 4 or x.shape[-1] % 4:
+            raise ValueError(
+                f"The demo model got latents of {x.shape[-1]}x{x.shape[-2]}, but makes pictures whose sides are "
+                "multiples of 32 px. Set width and height of the empty latent to such (it was trained at 128)."
+            )
         order: Tensor = torch.arange(frames, device=x.device) if places is None else places
         emb = self.embed(timesteps, context)
         centre = torch.zeros(len(x), 2, device=x.device)

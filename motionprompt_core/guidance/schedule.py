@@ -18,11 +18,13 @@ def guided_steps(num_steps: int, settings: GuidanceSettings) -> list[int]:
     default window these are the paper's t = 4..14. Empty if the strength is 0 or the window is too short to hold a
     step.
     """
-    if settings.strength == 0:
-        return []
-    first = math.ceil(settings.start * num_steps - 1e-6)
-    last = math.ceil(settings.stop * num_steps - 1e-6)
-    return list(range(first, min(last, num_steps), settings.every))
+    return steps_between(num_steps, settings.start, settings.stop)[:: settings.every] if settings.strength else []
+
+
+def steps_between(num_steps: int, start: float, stop: float) -> list[int]:
+    """The steps i of 0 .. num_steps - 1 with start * num_steps <= i < stop * num_steps."""
+    first, last = (math.ceil(share * num_steps - 1e-6) for share in (start, stop))
+    return list(range(first, min(last, num_steps)))
 
 
 class StepTracker:

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from ...motionprompt_core.discriminator.clips import to_square
 from ...motionprompt_core.guidance.decoding import count_frames
+from ...motionprompt_core.guidance.schedule import StepTracker, steps_between
 from ...motionprompt_core.media.files import write_safetensors
+from .checks import check_schedule, evaluates_once_off_schedule
 from .decode import FrameDecoder, SliceDecoder
 from .families import family_of
 from .models import ManagedModel
@@ -51,16 +53,25 @@ class FlowCapture:
         self.start, self.end, self.pairs, self.gaps, self.grid = start, end, pairs, gaps, grid
         self.decoder: FrameDecoder | SliceDecoder
         self.kept: list[tuple[float, Tensor, list[int]]] = []
+        self.due: set[int] = set()
+        self.tracker = StepTracker([1.0, 0.0])
 
     def attach(self, model: Any) -> Any:
         """A clone of a MODEL whose samplings are captured; the video stays as it is."""
         model = model.clone()
-        model.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self._outer_sample)
-        model.set_model_sampler_pre_cfg_function(self._look)
+        for kind, wrapper in (
+            (WrappersMP.OUTER_SAMPLE, self._outer_sample),
+            (WrappersMP.SAMPLER_SAMPLE, self._sampler_sample),
+            (WrappersMP.PREDICT_NOISE, self._predict_noise),
+        ):
+            model.remove_wrappers_with_key(kind, KEY)
+            model.add_wrapper_with_key(kind, KEY, wrapper)
         return model
 
-    def _outer_sample(self, executor: Any, noise: Any, *args: Any, **kwargs: Any) -> Any:
+    def _outer_sample(
+        self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        check_schedule(sigmas)
         model = executor.class_obj.model_patcher.model
         family = family_of(model)
         family.check_latents(noise)
@@ -71,28 +82,44 @@ class FlowCapture:
                 f"Capture Flow Estimates: the video has {frames} frames, and pairs {min(self.gaps)} apart need "
                 "more. Use a longer latent batch."
             )
+        self.due = set(steps_between(len(sigmas) - 1, self.start, self.end))
+        if not self.due:
+            raise ValueError(
+                f"Capture Flow Estimates: none of the {len(sigmas) - 1} steps lies between start {self.start:g} and "
+                f"stop {self.end:g}, so nothing would be kept. Move them apart, or sample with more steps."
+            )
         self.kept = []
         self.generator = torch.Generator().manual_seed(_number(noise))
         try:
-            result = executor(noise, *args, **kwargs)
+            result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             self._measure()
             return result
         finally:
             self.kept = []
 
-    def _look(self, args: dict[str, Any]) -> list[Tensor]:
-        """Called with the estimates of each evaluation; puts some frames of the prompt's own aside."""
-        schedule = args["model_options"].get("transformer_options", {}).get("sample_sigmas")
-        sigma = float(args["sigma"].flatten()[0])
-        if schedule is not None and len(schedule) > 1:
-            step = int((schedule[:-1].cpu() - sigma).abs().argmin()) / (len(schedule) - 1)
-            seen = any(sigma == other for other, _, _ in self.kept)  # second-order samplers look twice
-            if self.start <= step < self.end and not seen:
-                estimate = self.decoder.frames_first(args["conds_out"][0])
-                frames = [frame for pair in self._draw(count_frames(self.decoder, estimate)) for frame in pair]
-                estimate, frames = self.decoder.excerpt(estimate, frames)
-                self.kept.append((sigma, estimate.float().cpu(), frames))
-        return args["conds_out"]
+    def _sampler_sample(
+        self, executor: Any, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        self.tracker = StepTracker(sigmas.tolist(), by_count=evaluates_once_off_schedule(executor.class_obj))
+
+        def step_done(state: Any, *more: Any) -> Any:
+            self.tracker.step_done()
+            return callback(state, *more) if callback is not None else None
+
+        return executor(guider, sigmas, extra_args, step_done, *args, **kwargs)
+
+    def _predict_noise(self, executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+        """Puts some frames of the estimate aside where a step begins; AnimateDiff-Evolved calls no other hook."""
+        estimate = executor(x, timestep, *args, **kwargs)
+        sigma = float(timestep.flatten()[0])
+        began = self.due.intersection(self.tracker.observe(sigma))
+        if began:
+            self.due -= began  # FreeInit's later passes go over the same steps again
+            latents = self.decoder.frames_first(estimate)
+            frames = [frame for pair in self._draw(count_frames(self.decoder, latents)) for frame in pair]
+            latents, frames = self.decoder.excerpt(latents, frames)
+            self.kept.append((sigma, latents.float().cpu(), frames))
+        return estimate
 
     def _draw(self, frames: int) -> list[tuple[int, int]]:
         allowed = [(i, i + gap) for gap in self.gaps for i in range(frames - gap)]
@@ -100,7 +127,10 @@ class FlowCapture:
 
     def _measure(self) -> None:
         if not self.kept:
-            return
+            raise RuntimeError(
+                "Capture Flow Estimates: the sampler finished, but evaluated the model at none of the steps that were "
+                "to be kept. Choose another sampler, or disconnect this node."
+            )
         pictures = [self.decoder.show(latents, frames) for _, latents, frames in self.kept]
         network, flows, sigmas = self.flow.load(), [], []
         for (sigma, _, _), frames in zip(self.kept, pictures, strict=True):

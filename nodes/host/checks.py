@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from torch import Tensor
+
 from ...motionprompt_core.guidance.report import GuidanceReport
 from .models import ManagedModel
 
@@ -20,6 +22,15 @@ def check_sampler(sampler: Any) -> None:
         raise ValueError(
             "MotionPrompt: dpm_adaptive chooses its own steps, so it cannot be promised which of them are guided. "
             "Choose another sampler, such as dpmpp_2m, or set strength to 0."
+        )
+
+
+def check_schedule(sigmas: Tensor) -> None:
+    """Raise ValueError for schedules whose noise grows: steps could not be told by their noise level."""
+    if (sigmas[1:] > sigmas[:-1]).any():
+        raise ValueError(
+            "MotionPrompt: the sigmas rise (Flip Sigmas, unsampling), but only a sampling from noise to picture can be "
+            "guided. Connect the model without MotionPrompt to this sampler, and guide the one that samples."
         )
 
 

@@ -24,7 +24,7 @@ from ...motionprompt_core.guidance.presets import remark
 from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
-from .checks import check_discriminator, check_sampler
+from .checks import check_discriminator, check_sampler, check_schedule
 from .conds import Conds, find_prompts, plain_conds, resolved
 from .core_functions import check_core
 from .decode import frame_size
@@ -97,6 +97,8 @@ class MotionPromptPatch:
         original_options, original_conds = guider.model_options, guider.conds
         try:
             conds = resolved(original_conds)
+            if report.planned:
+                check_schedule(sigmas)
             run = self._begin(guider, conds, noise, sampler) if report.planned else None
             if run is not None:
                 self._tell_cost(run)

@@ -96,15 +96,23 @@ def plain_name(name: str, what: str) -> str:
 
 
 def new_model_file(name: str, overwrite: bool) -> Path:
-    """Path in models/motionprompt for a discriminator; a number is added to a name that is taken."""
+    """Path in models/motionprompt for a discriminator; a number is added to a name that is taken there or in
+    another of the folders that ComfyUI looks in."""
     folder = Path(folder_paths.models_dir) / FOLDER
     stem = plain_name(name, "filename").removesuffix(".safetensors")
     path = folder / f"{stem}.safetensors"
     number = 2
-    while path.exists() and not overwrite:
+    while not _is_free(path, overwrite):
         path = folder / f"{stem}_{number}.safetensors"
         number += 1
     return path
+
+
+def _is_free(path: Path, overwrite: bool) -> bool:
+    """Whether this name will load what is saved there: no file of another folder (extra_model_paths.yaml) has it."""
+    found = folder_paths.get_full_path(FOLDER, path.name)
+    taken = found is not None and Path(found).resolve() != path.resolve()
+    return not taken and (overwrite or not path.exists())
 
 
 class Progress:

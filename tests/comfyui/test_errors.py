@@ -136,3 +136,40 @@ def test_a_discriminator_of_another_flow_model_is_noted(tiny):
     other = tiny.comfy.module("nodes.host.models").ManagedModel(core.FlowDiscriminator(config))
     _, report = tiny.guided(discriminator=other, stop=0.25)
     assert any("raft_large" in note and "gradient" in note for note in report.notes)
+
+
+def test_rising_sigmas(tiny):
+    """Unsampling by Flip Sigmas: steps cannot be told by their noise level, and the noise would be guided."""
+    (sigmas,) = tiny.comfy.run("BasicScheduler", model=tiny.model, scheduler="normal", steps=4, denoise=1.0)
+    (rising,) = tiny.comfy.run("FlipSigmas", sigmas=sigmas)
+    model, _ = tiny.applied()
+    with no_evaluation(tiny), pytest.raises(ValueError, match="the sigmas rise"):
+        tiny.comfy.run(
+            "SamplerCustom",
+            model=model,
+            add_noise=False,
+            noise_seed=1,
+            cfg=5.0,
+            positive=tiny.learnable,
+            negative=tiny.negative,
+            sampler=tiny.comfy.run("KSamplerSelect", sampler_name="euler")[0],
+            sigmas=rising,
+            latent_image=tiny.latent(),
+        )
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 8, 8), (3, 4, 0, 8)])
+def test_latents_with_nothing_in_them(tiny, shape):
+    check = tiny.comfy.module("nodes.host.families.layouts").FramesFamily.check_latents
+    with pytest.raises(ValueError, match=r"there is nothing in them"):
+        check(SimpleNamespace(title="a model"), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("size", [(72, 136), (16, 16)])
+def test_sizes_that_the_demo_model_does_not_make(comfy, size):
+    model, clip, _ = comfy.run("MotionPromptLoadDemoVideoModel")
+    (latent,) = comfy.run("EmptyLatentImage", width=size[0], height=size[1], batch_size=2)
+    (text,) = comfy.run("CLIPTextEncode", clip=clip, text="a red ball")
+    inputs = {"positive": text, "negative": text, "latent_image": latent, "sampler_name": "euler"}
+    with pytest.raises(ValueError, match="sides are multiples of 32 px"):
+        comfy.run("KSampler", model=model, seed=0, steps=1, cfg=1.0, scheduler="normal", denoise=1.0, **inputs)

@@ -198,3 +198,43 @@ def test_seeds_and_prompts_for_many_clips(comfy):
     assert comfy.node("MotionPromptClipSeeds").OUTPUT_IS_LIST == [True, True]
     with pytest.raises(ValueError, match="there is no prompt"):
         comfy.run("MotionPromptClipSeeds", prompts=" \n", count=3, seed=7)
+
+
+@pytest.mark.ade
+@pytest.mark.parametrize("captured_first", [False, True], ids=["after", "before"])
+def test_estimates_are_captured_with_animatediff(tiny_ade, folders, captured_first):
+    """AnimateDiff-Evolved calls none of the hooks that stand around classifier-free guidance."""
+    name = f"mp_ade_{captured_first}"
+
+    def capture(model):
+        inputs = {"vae": tiny_ade.vae, "flow_model": tiny_ade.flow, "name": name, "start": 0.0, "stop": 1.0}
+        return tiny_ade.comfy.run("MotionPromptCaptureFlow", model=model, pairs=1, max_gap=1, **inputs)[0]
+
+    if captured_first:
+        model = tiny_ade.animatediff("v2", model=capture(tiny_ade.model))
+    else:
+        model = capture(tiny_ade.animatediff("v2"))
+    tiny_ade.stock(model=model)
+    assert len(list((folders["output"] / "motionprompt" / "captured" / name).glob("*.safetensors"))) == 1
+
+
+def test_a_window_that_holds_no_step_is_refused_before_sampling(tiny):
+    inputs = {"vae": tiny.vae, "flow_model": tiny.flow, "name": "mp_none", "start": 0.1, "stop": 0.2}
+    (model,) = tiny.comfy.run("MotionPromptCaptureFlow", model=tiny.model, pairs=1, max_gap=1, **inputs)
+    with pytest.raises(ValueError, match="none of the 4 steps lies between start 0.1 and stop 0.2"):
+        tiny.stock(model=model)
+
+
+def test_what_is_saved_is_what_its_name_loads(comfy, tiny, tmp_path):
+    """extra_model_paths.yaml may name another folder, whose files of the same name come first."""
+    import folder_paths
+
+    core = comfy.module("motionprompt_core.discriminator.model")
+    core.save_discriminator(tiny.discriminator.module, tmp_path / "mp shadow.safetensors")
+    folder_paths.folder_names_and_paths["motionprompt"][0].insert(0, str(tmp_path))
+    try:
+        save = {"discriminator": tiny.make_discriminator(flows=2), "filename": "mp shadow", "trained_on": "new"}
+        _, name = comfy.run("MotionPromptSaveFlowDiscriminator", **save)
+        assert comfy.run("MotionPromptLoadFlowDiscriminator", name=name)[0].module.config.flows == 2
+    finally:
+        folder_paths.folder_names_and_paths["motionprompt"][0].remove(str(tmp_path))

@@ -12,6 +12,15 @@ from ..networks import transformer_blocks, unet_layers
 from .base import ModelFamily, Windows
 
 
+def check_extent(latents: Tensor) -> None:
+    """Raise ValueError for latents without a frame, or without height or width."""
+    if not latents.numel():
+        raise ValueError(
+            f"MotionPrompt: the latents are {_shape(latents)}: there is nothing in them. Check the node that makes the "
+            "empty latent: its length or batch_size, width and height."
+        )
+
+
 class FramesFamily(ModelFamily):
     """Latents (F, C, h, w): an image model's, whose batch is the frames; an image VAE decodes each for itself.
 
@@ -28,6 +37,7 @@ class FramesFamily(ModelFamily):
                 f"channels, height, width), as {self.title} has them. Use Empty Latent Image, with batch_size set to "
                 "the number of frames. A model that makes sound, or something else than video, cannot be guided."
             )
+        check_extent(latents)
         if len(latents) < 2:
             raise ValueError(
                 "MotionPrompt: the latent holds one frame, and motion needs at least two. Set batch_size of Empty "
@@ -74,6 +84,7 @@ class LatentVideoFamily(ModelFamily):
                 f"width), as {self.title} has it. Use this model's own empty latent. A model that makes sound as well "
                 "cannot be guided."
             )
+        check_extent(latents)
         if len(latents) != 1:
             raise ValueError(
                 f"MotionPrompt: the latent holds {len(latents)} videos, but one at a time can be guided. Set "
