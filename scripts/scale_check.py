@@ -29,7 +29,7 @@ from motionprompt_core.discriminator.model import load_discriminator
 from motionprompt_core.media.video import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = ["--flow-model", "gradient", "--frame-size", "48", "--pairs", "1", "--gaps", "1", "--max-frames", "4"]
+SETTINGS = ["--flow-model", "lucas_kanade", "--frame-size", "48", "--pairs", "1", "--gaps", "1", "--max-frames", "4"]
 
 
 def pattern(seed: int, jitter: float, size: int = 48, frames: int = 4) -> torch.Tensor:

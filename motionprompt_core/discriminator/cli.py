@@ -77,7 +77,12 @@ def _clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--real", type=Path, required=True, help="folder of real clips: videos or folders of frames")
     parser.add_argument("--generated", type=Path, required=True, help="folder of clips made by the video model")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder in which flows are kept")
-    parser.add_argument("--flow-model", choices=available_flow_models(), default="rife_v4.0", help="measures motion")
+    parser.add_argument(
+        "--flow-model",
+        choices=available_flow_models(),
+        help="measures motion; the first unless given",
+        default=available_flow_models()[0],
+    )
     parser.add_argument("--flow-weights", type=Path, help="a .safetensors with its weights, if they are not installed")
     parser.add_argument("--device", default="cpu", help="where the networks run, e.g. cuda")
     parser.add_argument("--fps", type=float, default=d.fps, help="frames a second that all clips are thinned out to")

@@ -82,7 +82,7 @@ class DiscriminatorConfig:
     mlp_hidden: int = 128
     flow_scale: float = 64.0
     drop_path: float = 0.0
-    flow_model: str = "rife_v4.0"
+    flow_model: str = "lucas_kanade_coarse"
     trained_on: str = ""
     family: str = "any"
     noise_conditioned: bool = False

@@ -6,7 +6,7 @@ must be used with the flow model that it was trained with: their flows differ in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ class FlowModel(nn.Module):
         name: the identity kept in a discriminator's metadata, e.g. "raft_large".
         min_size: smallest height and width of a frame, px.
         multiple: the network's stride; other sizes are padded by repeating the border, and the flow is cropped.
+        cost: of one flow, forwards and backwards, in evaluations of one frame by SD1.5's UNet (frames of 512 px), for
+            what a run is said to cost.
         grid: "source" if the flow at a pixel is the motion of what `a` shows there, "middle" if it is the motion of
             what a frame half-way between would show there (RIFE). Guidance and discriminator do not care; warping does.
     """
@@ -29,6 +31,7 @@ class FlowModel(nn.Module):
     name: str
     min_size: int
     multiple: int
+    cost: float
     grid: str = "source"
 
     def freeze(self) -> FlowModel:
@@ -42,7 +45,7 @@ class FlowModel(nn.Module):
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless frames of this size (px) can be handled."""
         if min(height, width) < self.min_size:
-            fitting = [entry.name for entry in _offered() if min(height, width) >= entry.min_size]
+            fitting = [n for n in available_flow_models() if min(height, width) >= _REGISTRY[n].min_size]
             raise ValueError(
                 f"flow model {self.name}: frames are {width}x{height} px, expected at least "
                 f"{self.min_size}x{self.min_size}. Render larger frames, or choose a flow model for small ones "
@@ -88,13 +91,13 @@ class FlowEntry:
         name: what it is chosen by, and the identity kept in a discriminator's metadata.
         build: makes it with its weights from (a .safetensors or None, whether a download is allowed).
         min_size: smallest height and width of a frame, px.
-        offered: whether artists may choose it; False for stand-ins of tests.
+        installed: whether its weights are here or can be fetched; it is offered only then.
     """
 
     name: str
     build: Callable[[Path | None, bool], FlowModel]
     min_size: int
-    offered: bool = True
+    installed: Callable[[], bool]
 
 
 _REGISTRY: dict[str, FlowEntry] = {}
@@ -102,32 +105,38 @@ _REGISTRY: dict[str, FlowEntry] = {}
 Builder = Callable[[Path | None, bool], FlowModel]
 
 
-def register_flow_model(name: str, min_size: int, offered: bool = True) -> Callable[[Builder], Builder]:
+def _always() -> bool:
+    return True
+
+
+def register_flow_model(
+    name: str, min_size: int, installed: Callable[[], bool] = _always
+) -> Callable[[Builder], Builder]:
     """Registers the decorated function, which makes the flow model `name`; see `FlowEntry`."""
 
     def register(build: Builder) -> Builder:
         if name in _REGISTRY:
             raise ValueError(f"There is a flow model {name!r} already. Register yours under another name.")
-        _REGISTRY[name] = FlowEntry(name, build, min_size, offered)
+        _REGISTRY[name] = FlowEntry(name, build, min_size, installed)
         return build
 
     return register
 
 
-def _offered() -> list[FlowEntry]:
-    return [entry for entry in _REGISTRY.values() if entry.offered]
+def available_flow_models(files: Collection[str] = ()) -> list[str]:
+    """The names that one may choose from, the default first.
 
-
-def available_flow_models() -> list[str]:
-    """The names that artists may choose from, the default first."""
-    return [entry.name for entry in _offered()]
+    Args:
+        files: names of weight files that are there; `<name>.safetensors` makes a model available.
+    """
+    return [e.name for e in _REGISTRY.values() if f"{e.name}.safetensors" in files or e.installed()]
 
 
 def load_flow_model(name: str, path: str | Path | None = None, *, download: bool = False) -> FlowModel:
     """Make a flow model with its weights, frozen, on the CPU.
 
     Args:
-        name: one of `available_flow_models()`.
+        name: one that is registered, such as those of `available_flow_models()`.
         path: a local .safetensors with the weights, for models that have any. Without it they are looked for where the
             model's own module says.
         download: let RAFT's weights be fetched if they are not there yet. The only use of the network.

@@ -12,45 +12,30 @@ from ..media.ops import gaussian_blur, warp
 from .base import FlowModel, register_flow_model
 
 
-class GradientFlow(FlowModel):
-    """A stand-in without weights: one regularised Lucas-Kanade step on blurred luma, smooth in both frames.
-
-    Sees only motion of up to about three pixels and underestimates it where there is little texture. For tests of
-    gradients, and for trying things where no weights are installed; not for judging videos.
-    """
-
-    name, min_size, multiple = "gradient", 16, 1
-
-    def __init__(self, blur: float = 1.5, window: float = 3.0, regularisation: float = 1e-4):
-        """
-        Args:
-            blur: standard deviation of the blur before differentiation, px; more sees larger motion.
-            window: standard deviation of the window over which motion is taken as constant, px.
-            regularisation: added to the structure tensor; pulls flat regions to zero flow.
-        """
-        super().__init__()
-        self.blur, self.window, self.regularisation = blur, window, regularisation
-        self.freeze()
-
-    def estimate(self, a: Tensor, b: Tensor) -> Tensor:
-        luma = a.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
-        a, b = (gaussian_blur((x * luma).sum(1, keepdim=True), self.blur) for x in (a, b))
-        return lucas_kanade_step(a, b, self.window, self.regularisation)
-
-
 class LucasKanadeFlow(FlowModel):
-    """Pyramidal Lucas-Kanade (Bouguet 2000), regularised: without weights, and a tenth of RIFE's time.
+    """Pyramidal Lucas-Kanade (Bouguet 2000), regularised: without weights, and a tenth of RIFE's time or less.
 
     A network that has learned to explain every change as motion finds large motion in the shimmer of an unfinished
     picture. This one sees motion only where there is contrast, and calls a flat region still. Up to about twelve
     pixels at three levels.
     """
 
-    name, min_size = "lucas_kanade", 32
+    min_size = 32
 
-    def __init__(self, levels: int = 3, blur: float = 1.0, window: float = 3.0, regularisation: float = 3e-3):
+    def __init__(
+        self,
+        name: str = "lucas_kanade",
+        side: int | None = None,
+        levels: int = 3,
+        blur: float = 1.0,
+        window: float = 3.0,
+        regularisation: float = 3e-3,
+    ):
         """
         Args:
+            name: the identity kept in a discriminator's metadata.
+            side: frames are scaled down until their shorter side has this many px, so that motion is seen up to a
+                share of the frame, whatever its size; None takes them as they are.
             levels: of the pyramid; each doubles the motion that can be seen.
             blur: standard deviation of the blur before it, px.
             window: standard deviation of the window over which motion is taken as constant, px of a level.
@@ -58,11 +43,23 @@ class LucasKanadeFlow(FlowModel):
                 at the coarser level, and to none at the coarsest.
         """
         super().__init__()
-        self.levels, self.blur, self.window, self.regularisation = levels, blur, window, regularisation
-        self.multiple = 2 ** (levels - 1)
+        self.name, self.side, self.levels = name, side, levels
+        self.blur, self.window, self.regularisation = blur, window, regularisation
+        self.stride = 2 ** (levels - 1)
+        self.multiple, self.cost = (self.stride, 0.03) if side is None else (1, 0.006)
         self.freeze()
 
     def estimate(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.side is None:
+            return self._pyramid(a, b)
+        size = a.shape[-2:]
+        scale = min(1.0, self.side / min(size))
+        height, width = (max(self.stride, round(length * scale / self.stride) * self.stride) for length in size)
+        a, b = (F.interpolate(x, size=(height, width), mode="bilinear", antialias=True) for x in (a, b))
+        flow = F.interpolate(self._pyramid(a, b), size=size, mode="bilinear", align_corners=False)
+        return flow * flow.new_tensor((size[1] / width, size[0] / height)).view(1, 2, 1, 1)
+
+    def _pyramid(self, a: Tensor, b: Tensor) -> Tensor:
         pyramid = [(gaussian_blur(a, self.blur), gaussian_blur(b, self.blur))]
         while len(pyramid) < self.levels:
             finer = pyramid[-1]
@@ -73,27 +70,6 @@ class LucasKanadeFlow(FlowModel):
             flow = 2 * F.interpolate(flow, size=a.shape[-2:], mode="bilinear", align_corners=False)
             flow = flow + lucas_kanade_step(a, warp(b, flow), self.window, self.regularisation)
         return flow
-
-
-class CoarseLucasKanadeFlow(LucasKanadeFlow):
-    """The same on frames scaled down to 128 px, whatever their size, and at four levels: sees motion of up to a fifth
-    of the frame, and takes a fiftieth of RIFE's time at 512 px.
-    """
-
-    name = "lucas_kanade_coarse"
-    side = 128
-
-    def __init__(self):
-        super().__init__(levels=4)
-        self.step, self.multiple = self.multiple, 1
-
-    def estimate(self, a: Tensor, b: Tensor) -> Tensor:
-        size = a.shape[-2:]
-        scale = min(1.0, self.side / min(size))
-        height, width = (max(self.step, round(length * scale / self.step) * self.step) for length in size)
-        a, b = (F.interpolate(x, size=(height, width), mode="bilinear", antialias=True) for x in (a, b))
-        flow = F.interpolate(super().estimate(a, b), size=size, mode="bilinear", align_corners=False)
-        return flow * flow.new_tensor((size[1] / width, size[0] / height)).view(1, 2, 1, 1)
 
 
 def lucas_kanade_step(a: Tensor, b: Tensor, window: float, regularisation: float) -> Tensor:
@@ -107,16 +83,12 @@ def lucas_kanade_step(a: Tensor, b: Tensor, window: float, regularisation: float
     return torch.stack((xy * yt - yy * xt, xy * xt - xx * yt), dim=1) / (xx * yy - xy * xy).unsqueeze(1)
 
 
+@register_flow_model("lucas_kanade_coarse", LucasKanadeFlow.min_size)
+def _coarse(path: Path | None, download: bool) -> LucasKanadeFlow:
+    """At 128 px and four levels: motion of up to a fifth of the frame, in a fiftieth of RIFE's time at 512 px."""
+    return LucasKanadeFlow("lucas_kanade_coarse", side=128, levels=4)
+
+
 @register_flow_model("lucas_kanade", LucasKanadeFlow.min_size)
-def _lucas_kanade(path: Path | None, download: bool) -> FlowModel:
+def _fine(path: Path | None, download: bool) -> LucasKanadeFlow:
     return LucasKanadeFlow()
-
-
-@register_flow_model("lucas_kanade_coarse", CoarseLucasKanadeFlow.min_size)
-def _lucas_kanade_coarse(path: Path | None, download: bool) -> FlowModel:
-    return CoarseLucasKanadeFlow()
-
-
-@register_flow_model("gradient", GradientFlow.min_size)
-def _gradient(path: Path | None, download: bool) -> FlowModel:
-    return GradientFlow()

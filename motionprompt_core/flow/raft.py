@@ -27,7 +27,7 @@ class RaftFlow(FlowModel):
         super().__init__()
         if num_flow_updates is not None and num_flow_updates < 1:
             raise ValueError(f"num_flow_updates is {num_flow_updates}, expected at least 1.")
-        self.name = name
+        self.name, self.cost = name, {"raft_large": 3.0, "raft_small": 0.7}[name]
         self.num_flow_updates = num_flow_updates or 12
         self.network = getattr(tv_flow, name)(weights=None)
         self.freeze()

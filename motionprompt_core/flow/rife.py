@@ -147,7 +147,7 @@ def read_wheel_weights(path: str | Path) -> dict[str, Tensor]:
 class RifeFlow(FlowModel):
     """RIFE v4.0's flow through the middle frame, F(t->b) - F(t->a) at t = 1/2."""
 
-    name, min_size, multiple, grid = "rife_v4.0", 32, 32, "middle"
+    name, min_size, multiple, cost, grid = "rife_v4.0", 32, 32, 0.3, "middle"
 
     def __init__(self):
         super().__init__()
@@ -159,7 +159,11 @@ class RifeFlow(FlowModel):
         return flow[:, 2:] - flow[:, :2]
 
 
-@register_flow_model("rife_v4.0", RifeFlow.min_size)
+def _has_wheel() -> bool:
+    return importlib.util.find_spec(WHEEL) is not None
+
+
+@register_flow_model("rife_v4.0", RifeFlow.min_size, installed=_has_wheel)
 def _rife(path: Path | None, download: bool) -> RifeFlow:
     model = RifeFlow()
     if path is None:

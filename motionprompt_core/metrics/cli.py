@@ -33,7 +33,12 @@ def add_to(commands: Any) -> None:
     )
     metrics.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a video, an animation or a folder")
     metrics.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    metrics.add_argument("--flow-model", choices=available_flow_models(), default="rife_v4.0", help="measures motion")
+    metrics.add_argument(
+        "--flow-model",
+        choices=available_flow_models(),
+        help="measures motion; the first unless given",
+        default=available_flow_models()[0],
+    )
     metrics.add_argument("--flow-weights", type=Path, help="a .safetensors with its weights, if not installed")
     metrics.add_argument("--discriminator", type=Path, help="a flow discriminator, for its score")
     metrics.add_argument("--dino", type=Path, help=f"weights of timm's {DINO}, for subject consistency")

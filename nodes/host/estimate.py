@@ -10,9 +10,6 @@ from ...motionprompt_core.guidance.presets import describe
 from .checks import flows_of
 from .memory import gradient_memory
 
-# A flow model's share of a pair, in evaluations of one frame by SD1.5's UNet.
-_FLOW = 0.3
-
 
 def cost_line(run: Any, num_steps: int) -> str:
     """One line about time, as a ratio to the plain video's, and about memory for gradients.
@@ -23,7 +20,7 @@ def cost_line(run: Any, num_steps: int) -> str:
     uncond = getattr(run.guider, "cfg", 1.0) != 1.0
     frames = run.shape[family.time]
     flows = flows_of(run.patch.discriminator)
-    pair = family.pair_cost(run.patch.vae) * (1 + flows) / 2 + _FLOW * flows
+    pair = family.pair_cost(run.patch.vae) * (1 + flows) / 2 + run.patch.flow.module.cost * flows
     evaluated = frames  # by the denoiser; where windows overlap, more than there are
     if windows is not None:
         evaluated = windows.length * math.ceil((frames - windows.overlap) / max(1, windows.length - windows.overlap))

@@ -17,7 +17,7 @@ def graph(
     models = ("MotionPromptLoadDemoVideoModel", {}) if demo else ("TinyVideoModel", {"dtype": "fp32", "seed": 0})
     nodes: dict[str, Any] = {
         "models": models,
-        "flow": ("MotionPromptLoadOpticalFlow", {"name": "gradient", "download": False}),
+        "flow": ("GradientFlow", {}),
         "discriminator": ("TinyDiscriminator", {}),
         "positive": (
             "MotionPromptConditioning",

@@ -44,7 +44,7 @@ def demo_graph(guided: bool, frames: int = 4, **options: Any) -> dict[str, Any]:
     if guided:
         learnable = {"token_count": 1, "init_words": "smooth", "placement": "end"}
         nodes["positive"] = ("MotionPromptConditioning", {**nodes["positive"][1], **learnable})
-        nodes["flow"] = ("MotionPromptLoadOpticalFlow", {"name": "gradient", "download": False})
+        nodes["flow"] = ("GradientFlow", {})
         sliders, rest = shared_out({"start": 0.0, "stop": 0.5, "iterations": 1, "lambda_disc": 0.0, **options})
         inputs |= {"vae": ["demo", 2], "flow_model": ["flow", 0], "preset": "paper", "settings": ["settings", 0]}
         inputs |= sliders

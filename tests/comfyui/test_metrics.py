@@ -14,7 +14,7 @@ from motionprompt_core.media.video import read_video, write_video
 
 @pytest.fixture(scope="module")
 def flow_model(comfy):
-    return comfy.run("MotionPromptLoadOpticalFlow", name="gradient")[0]
+    return comfy.run("GradientFlow")[0]
 
 
 @pytest.fixture(scope="module")

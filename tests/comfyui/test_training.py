@@ -26,7 +26,7 @@ def folders(comfy):
 
 @pytest.fixture
 def flow(comfy):
-    return comfy.run("MotionPromptLoadOpticalFlow", name="gradient", download=False)[0]
+    return comfy.run("GradientFlow")[0]
 
 
 def dataset_of(comfy, flow, **inputs):
@@ -187,7 +187,7 @@ def test_estimates_are_captured_without_changing_the_video(tiny, folders):
     assert first > second > 0, "two steps of four, each at a noise level of its own"
     found, info = dataset_of(comfy, tiny.flow, real_images=[batch(1)], captured=["mp_tiny"])
     assert len(found.generated) == 1 == found.captured and "captured" in info
-    other = comfy.run("MotionPromptLoadOpticalFlow", name="rife_v4.0", download=False)[0]
+    other = comfy.run("MotionPromptLoadOpticalFlow", name="lucas_kanade", download=False)[0]
     with pytest.raises(ValueError, match="were measured by gradient"):
         dataset_of(comfy, other, real_images=[batch(1)], captured=["mp_tiny"])
 

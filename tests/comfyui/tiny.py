@@ -27,7 +27,7 @@ class Tiny:
     def __init__(self, comfy: InProcessComfy):
         self.comfy = comfy
         self.model, self.clip, self.vae = comfy.run("TinyVideoModel", dtype="fp32", seed=0)
-        (self.flow,) = comfy.run("MotionPromptLoadOpticalFlow", name="gradient", download=False)
+        (self.flow,) = comfy.run("GradientFlow")
         self.discriminator = self.make_discriminator()
         self.learnable = self.prompt()
         self.plain = self.encode(TEXT)

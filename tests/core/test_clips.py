@@ -25,9 +25,9 @@ from motionprompt_core.discriminator.clips import (
 )
 from motionprompt_core.discriminator.model import DiscriminatorConfig, load_discriminator
 from motionprompt_core.discriminator.train import train_discriminator
-from motionprompt_core.flow.lucas_kanade import GradientFlow
 from motionprompt_core.flow.raft import RaftFlow
 from motionprompt_core.media.video import write_video
+from tests.gradient_flow import GradientFlow
 
 SETTINGS = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)
 TINY = DiscriminatorConfig(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=2, mlp_hidden=48)
@@ -241,7 +241,7 @@ def test_a_full_disk_is_named_and_what_was_finished_is_kept(tmp_path):
     script = f"""
 import resource, sys
 from pathlib import Path
-from motionprompt_core.flow.lucas_kanade import GradientFlow
+from tests.gradient_flow import GradientFlow
 from motionprompt_core.discriminator.cache import cached_flows
 from motionprompt_core.discriminator.clips import ClipSettings, find_clips
 clips = find_clips({str(tmp_path / "in")!r})

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from motionprompt_core.__main__ import main
-from motionprompt_core.flow.lucas_kanade import GradientFlow
 from motionprompt_core.media.ops import gaussian_blur
 from motionprompt_core.media.video import write_video
 from motionprompt_core.metrics.comparison import Clip, differences, draw, table, to_dict
 from motionprompt_core.metrics.consistency import consistency, frame_consistency
 from motionprompt_core.metrics.measure import measure_video
+from tests.gradient_flow import GradientFlow
 
 TEMPORAL = {
     "temporal_flickering": 1,

@@ -10,7 +10,6 @@ import torch
 
 from motionprompt_core.discriminator.model import DiscriminatorConfig, FlowDiscriminator
 from motionprompt_core.flow.base import FlowModel
-from motionprompt_core.flow.lucas_kanade import GradientFlow
 from motionprompt_core.media.ops import gaussian_blur
 from motionprompt_core.metrics import measure
 from motionprompt_core.metrics.measure import evaluate_video, measure_stream, measure_video
@@ -25,6 +24,7 @@ from motionprompt_core.metrics.video import (
     visible,
     warping_error,
 )
+from tests.gradient_flow import GradientFlow
 
 HIGHER_IS_BETTER = ("temporal_flickering", "motion_smoothness", "flow_consistency")
 LOWER_IS_BETTER = ("warping_error", "flow_acceleration")

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from motionprompt_core.discriminator.flows import degrade, extract_flows, flip
 from motionprompt_core.discriminator.model import DiscriminatorConfig, load_discriminator, save_discriminator
 from motionprompt_core.discriminator.train import auroc, train_discriminator
-from motionprompt_core.flow.lucas_kanade import GradientFlow
 from motionprompt_core.media.ops import gaussian_blur
+from tests.gradient_flow import GradientFlow
 
 TINY = DiscriminatorConfig(
     img_size=32,

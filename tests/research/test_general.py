@@ -12,7 +12,6 @@ from motionprompt_core.discriminator.clips import Frames
 from motionprompt_core.discriminator.model import load_discriminator
 from motionprompt_core.discriminator.train import auroc
 from motionprompt_core.flow import load_flow_model
-from motionprompt_core.flow.lucas_kanade import GradientFlow
 from motionprompt_core.media.files import write_safetensors
 from motionprompt_core.media.ops import gaussian_blur
 from research.demo import truth
@@ -20,6 +19,7 @@ from research.general import data as general_data
 from research.general import train as general
 from research.general.faults import TRAINED
 from tests.core.test_clips import drifting, write_frames
+from tests.gradient_flow import GradientFlow
 
 SHIPPED = "general_discriminator_research_only.safetensors"
 

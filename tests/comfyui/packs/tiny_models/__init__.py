@@ -13,7 +13,7 @@ import pkgutil
 
 import torch
 
-from . import dynamicrafter, models, native
+from . import dynamicrafter, gradient, models, native
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -104,6 +104,22 @@ class TinyControlNet:
         return (models.tiny_controlnet(),)
 
 
+class GradientFlow:
+    """The tests' flow model."""
+
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("MOTIONPROMPT_FLOW",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        parts = (models.pack_module(f"motionprompt_core.{n}") for n in ("flow.base", "flow.lucas_kanade", "media.ops"))
+        return (models.pack_module("nodes.host.models").ManagedModel(gradient.gradient_flow(*parts)()),)
+
+
 class TinyDiscriminator:
     CATEGORY = "tests"
     FUNCTION = "make"
@@ -130,4 +146,5 @@ NODE_CLASS_MAPPINGS = {
     "TinyMotionModel": TinyMotionModel,
     "TinyControlNet": TinyControlNet,
     "TinyDiscriminator": TinyDiscriminator,
+    "GradientFlow": GradientFlow,
 }
