@@ -94,4 +94,4 @@ def carried(
 
         return sample(model, tracker.step_done, torch.zeros(len(steps), 1, 1, 1))
 
-    return (run(1.0) - run(0.0)).flatten().tolist()
+    return ((run(1.0) - run(0.0)) / max(signal(float(sigmas[-1])), 1e-3)).flatten().tolist()

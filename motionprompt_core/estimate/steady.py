@@ -174,7 +174,8 @@ def _slope(image: Tensor) -> Tensor:
 
 def _length(x: Tensor) -> Tensor:
     """Of vectors (N, 2, H, W), px; the root mean square of colours (N, 3, H, W)."""
-    return x.norm(dim=1, keepdim=True) / (3**0.5 if x.shape[1] == 3 else 1)
+    squares = x.square()
+    return (squares.mean(1, keepdim=True) if x.shape[1] == 3 else squares.sum(1, keepdim=True)).sqrt()
 
 
 def _blocks(x: Tensor) -> Tensor:

@@ -30,11 +30,18 @@ def gradient_memory(model: Any, run: Any, checkpointed: bool) -> float:
 @contextmanager
 def reserved(model: Any, run: Any) -> Iterator[None]:
     """While ComfyUI loads the models: ours are loaded as well, and it sees the memory that gradients will need."""
-    inner = model.model
     needed = gradient_memory(model, run, checkpointed=run.settings.checkpointing != "off")
+    with loaded_beside(model, KEY, run.patchers(), needed):
+        yield
+
+
+@contextmanager
+def loaded_beside(model: Any, key: str, patchers: list[Any], needed: float) -> Iterator[None]:
+    """While ComfyUI loads a MODEL: others are loaded beside it, and memory for `needed` bytes more is made free."""
+    inner = model.model
     had_own = "memory_required" in inner.__dict__
     original = inner.memory_required
-    model.set_additional_models(KEY, run.patchers())
+    model.set_additional_models(key, patchers)
     inner.memory_required = lambda *args, **kwargs: original(*args, **kwargs) + needed
     try:
         yield
@@ -43,7 +50,7 @@ def reserved(model: Any, run: Any) -> Iterator[None]:
             inner.memory_required = original
         else:
             del inner.memory_required
-        model.remove_additional_models(KEY)
+        model.remove_additional_models(key)
 
 
 class PeakMemory:

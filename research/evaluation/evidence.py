@@ -18,6 +18,7 @@ TITLES = {
     "tweedie": "A discriminator that has not seen estimates",
     "general": "The general discriminator, and preserve_motion",
     "modes": "What the ways to save cost in quality",
+    "estimate": "Guidance of the estimate",
 }
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from . import peers
+from . import estimate, peers
 from .arms import MOTIONPROMPT, PLAIN, RENDERED, UNOPTIMISED, Arm, fixed_word
 
-Suite = Literal["quick", "paper", "peers", "modes"]
-SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64}
+Suite = Literal["quick", "paper", "peers", "modes", "estimate"]
+SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64, "estimate": 64}
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,8 @@ def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> li
     paper = [*PAPER, *PRESERVE, *([OTHER_DISCRIMINATOR] if other_discriminator else [])]
     if suite == "modes":
         return [PLAIN, MOTIONPROMPT, RENDERED, *MODES]
+    if suite == "estimate":
+        return [PLAIN, MOTIONPROMPT, RENDERED, *estimate.ARMS, *peers.ARMS]
     if suite == "quick":
         return controls
     if suite == "paper":

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from motionprompt_core.estimate.correct import MOST, carried, correct, euler_share, factor
 from motionprompt_core.estimate.descend import _gradient, colour_change, descend, third_difference
+from motionprompt_core.estimate.window import CLEAR, Window, clarity
 from motionprompt_core.flow import load_flow_model
 
 SIGMAS = [14.6, 8.0, 4.2, 2.1, 1.0, 0.4, 0.0]
@@ -201,3 +202,35 @@ def test_colour_is_compared_where_it_is_seen_alone() -> None:
     seen = torch.zeros(1, 1, 8, 8)
     assert colour_change(pictures, torch.zeros(1, 2, 8, 8), seen) == 0
     assert colour_change(pictures, torch.zeros(1, 2, 8, 8), seen + 1) == pytest.approx(1, abs=2e-3)
+
+
+def moving_latents(change: float, frames: int = 6) -> Tensor:
+    """Latents (F, 4, 8, 8) whose every frame differs from the one before by a vector of this length."""
+    direction = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return torch.arange(frames).view(-1, 1, 1, 1) * change * direction / direction.norm()
+
+
+def test_motion_is_as_clear_as_it_stands_out_of_the_noise() -> None:
+    assert clarity(moving_latents(3.0), 1.5) == pytest.approx(3 / (math.sqrt(2) * 1.5), rel=1e-4)
+    larger = moving_latents(3.0).repeat(1, 1, 2, 2)  # four times as many pixels of the same
+    assert clarity(larger, 1.5) == pytest.approx(2 * clarity(moving_latents(3.0), 1.5), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "expected"), [(20, [8, 10, 12, 14, 16]), (8, [4, 5, 6]), (4, [2]), (2, [0]), (1, [0])]
+)
+def test_the_window_opens_when_motion_is_clear_and_is_never_empty(num_steps: int, expected: list[int]) -> None:
+    window = Window(num_steps)
+    sigmas = [10 * (1 - step / num_steps) for step in range(num_steps)]
+    x0 = moving_latents(CLEAR * math.sqrt(2) * 6.2)  # clear from 6.2 on
+    for step, sigma in enumerate(sigmas):
+        window.wants(step, sigma, x0)
+    assert window.corrected == expected
+    assert window.forced == (num_steps <= 2)
+
+
+def test_a_still_video_is_corrected_once_and_said_to_be_unclear() -> None:
+    window = Window(20)
+    for step in range(20):
+        window.wants(step, 1.0, torch.zeros(4, 4, 8, 8))
+    assert (window.corrected, window.forced) == ([16], True)

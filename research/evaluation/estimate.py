@@ -1,0 +1,168 @@
+"""Guidance of the estimate on the demo model, what it might be mistaken for, and its nearest rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from motionprompt_core.demo.pipeline import DemoPipeline
+from motionprompt_core.estimate.correct import correct, euler_share, factor
+from motionprompt_core.estimate.descend import descend
+from motionprompt_core.estimate.steady import steady
+from motionprompt_core.estimate.window import Window
+from motionprompt_core.guidance.report import GuidanceReport
+from motionprompt_core.media.ops import gaussian_blur
+
+from .arms import Arm
+from .peers import LatentGuidance
+
+
+@dataclass
+class Corrected(DemoPipeline):
+    """The estimate corrected, as the nodes do it; with settings, the tokens are optimised as well.
+
+    `form` closed is `steady`, gradient is `descend`; `every` overrides the window's own.
+    """
+
+    form: Literal["closed", "gradient"] = "closed"
+    radius: int = 3
+    rounds: int = 1
+    every: int = 0
+
+    def sample(self, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
+        self._window = Window(self.steps)
+        self._window.every = self.every or self._window.every
+        return super().sample(*args, **more)
+
+    def improve(self, pictures: Tensor) -> Tensor:
+        assert self.flow is not None
+        if self.form == "gradient":
+            return descend(pictures, self.flow)
+        return steady(pictures, self.flow, radius=self.radius, rounds=self.rounds)
+
+    def after_estimate(self, step: int, t: int, x0: Tensor, context: Tensor, negative: Tensor) -> Tensor:
+        following = [*self.timesteps(), None][step + 1]
+        sigma, target = (
+            0.0 if at is None else float(((1 - self.alphas[at]) / self.alphas[at]).sqrt()) for at in (t, following)
+        )
+        if not self._window.wants(step, sigma, x0):
+            return x0
+        return x0 + factor(euler_share(sigma, target)) * correct(x0, self.decode, self.encode, self.improve)
+
+
+@dataclass
+class Afterwards(DemoPipeline):
+    """Nothing while sampling: the finished frames are steadied in the same way, or merely blurred (px)."""
+
+    blur: float = 0.0
+
+    def sample(self, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
+        video, report = super().sample(*args, **more)
+        assert self.flow is not None
+        work: Callable[[Tensor], Tensor] = (
+            (lambda v: gaussian_blur(v, self.blur)) if self.blur else (lambda v: steady(v, self.flow))
+        )
+        return work(video).clamp(0, 1), report
+
+
+@dataclass
+class LatentGuidanceSameLoss(LatentGuidance):
+    """DPS with the loss of the gradient form: the latents x_t of all frames moved by 2 % of their size, once a step."""
+
+    def before_step(self, step: int, t: int, x: Tensor, context: Tensor, negative: Tensor) -> Tensor:
+        if step not in self._guided or self.flow is None:
+            return x
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            x0 = torch.lerp(self.predict_x0(leaf, t, negative), self.predict_x0(leaf, t, context), self.cfg)
+            pictures = self.decode(x0)
+            # One move of plain gradient descent: descend's change is minus the gradient, up to its size.
+            with torch.no_grad():
+                towards = descend(pictures.detach(), self.flow, moves=10) - pictures.detach()
+            (gradient,) = torch.autograd.grad(pictures, leaf, -towards)
+        return x - self.scale * x.norm() * gradient / gradient.norm().clamp(min=1e-12)
+
+
+@dataclass
+class WithoutMotion(DemoPipeline):
+    """Spatiotemporal skip guidance (Hyung et al., CVPR 2025) in its simplest form: away from what the model would draw
+    without its temporal layers, in the steps 8 to 17 of 20."""
+
+    scale: float = 1.0
+
+    def after_estimate(self, step: int, t: int, x0: Tensor, context: Tensor, negative: Tensor) -> Tensor:
+        if not 0.4 <= step / self.steps < 0.9:
+            return x0
+        return x0 + self.scale * (self._cond - self._alone)
+
+    def predict_x0(self, x: Tensor, t: int, context: Tensor) -> Tensor:
+        found = super().predict_x0(x, t, context)
+        a = self.alphas[t]
+        v = self.weights.unet(x, torch.full((len(x),), t), context.expand(len(x), -1, -1), 1)
+        # The sampler asks for the prompt last.
+        self._cond, self._alone = found, a.sqrt() * x - (1 - a).sqrt() * v
+        return found
+
+
+@dataclass
+class PhaseLock(DemoPipeline):
+    """arXiv 2606.06361 as its abstract describes it: a two-step pass gives the changes of the latents from frame to
+    frame; they are added to later frames with weight `weight`, falling to 0 over the first half of the steps."""
+
+    weight: float = 0.05
+
+    def sample(self, prompt: str, seed: int, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
+        quick = DemoPipeline(self.weights, steps=2, cfg=self.cfg, negative=self.negative)
+        draft, _ = quick.denoise(self.noise(seed), prompt, seed)
+        self._change = draft[1:] - draft[:-1]
+        return super().sample(prompt, seed, *args, **more)
+
+    def after_estimate(self, step: int, t: int, x0: Tensor, context: Tensor, negative: Tensor) -> Tensor:
+        weight = self.weight * max(0.0, 1 - 2 * step / self.steps)
+        lacking = self._change - (x0[1:] - x0[:-1])
+        return torch.cat((x0[:1], x0[1:] + weight * lacking))
+
+
+@dataclass
+class PredictAndPerturb(DemoPipeline):
+    """Self-refining sampling (arXiv 2601.18577): at the first fifth of the steps the estimate is noised anew and
+    estimated again, `repeats` times; only where successive estimates differ by more than their mean does it count."""
+
+    repeats: int = 3
+    share: float = 0.2
+
+    def before_step(self, step: int, t: int, x: Tensor, context: Tensor, negative: Tensor) -> Tensor:
+        if step >= round(self.share * self.steps):
+            return x
+        a, before = self.alphas[t], None
+        for repeat in range(self.repeats):
+            x0 = torch.lerp(self.predict_x0(x, t, negative), self.predict_x0(x, t, context), self.cfg)
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1000 * step + repeat))
+            again = a.sqrt() * x0 + (1 - a).sqrt() * noise
+            change = None if before is None else (x0 - before).abs().mean(1, keepdim=True)
+            x = again if change is None else torch.where(change > change.mean(), again, x)
+            before = x0
+        return x
+
+
+ARMS = (
+    Arm("estimate", "the estimate steadied, closed form", guided=False, pipeline=Corrected),
+    Arm("estimate, radius 2", "asking two frames each way", guided=False, pipeline=Corrected, options={"radius": 2}),
+    Arm(
+        "estimate, every step, twice", "two rounds", guided=False, pipeline=Corrected, options={"every": 1, "rounds": 2}
+    ),
+    Arm("estimate, gradient", "ten moves down a loss", guided=False, pipeline=Corrected, options={"form": "gradient"}),
+    Arm("estimate + motionprompt", "and the tokens optimised", pipeline=Corrected),
+    Arm("latent guidance, same loss", "DPS with the gradient form's loss", pipeline=LatentGuidanceSameLoss),
+    Arm("post-process", "plain's finished frames steadied in the same way", guided=False, pipeline=Afterwards),
+    Arm(
+        "blurred", "plain's finished frames blurred by 0.8 px", guided=False, pipeline=Afterwards, options={"blur": 0.8}
+    ),
+    Arm("STG-like", "away from the model without temporal layers", guided=False, pipeline=WithoutMotion),
+    Arm("PhaseLock", "frame-to-frame changes of a two-step draft", guided=False, pipeline=PhaseLock),
+    Arm("predict and perturb", "self-refining sampling", guided=False, pipeline=PredictAndPerturb),
+)
