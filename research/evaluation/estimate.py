@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,10 +62,9 @@ class Afterwards(DemoPipeline):
     def sample(self, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
         video, report = super().sample(*args, **more)
         assert self.flow is not None
-        work: Callable[[Tensor], Tensor] = (
-            (lambda v: gaussian_blur(v, self.blur)) if self.blur else (lambda v: steady(v, self.flow))
-        )
-        return work(video).clamp(0, 1), report
+        if self.blur:
+            return gaussian_blur(video, self.blur).clamp(0, 1), report
+        return steady(video, self.flow).clamp(0, 1), report
 
 
 @dataclass
