@@ -1,8 +1,8 @@
 """All tests, in parts that run beside each other: `python run.py test`.
 
-One process can import one ComfyUI only, so the tests that import it are parts of their own, one for each version. The
-parts are independent: each has its own servers, folders and ports. What a part printed appears when it has ended, and
-is kept in output/tests.
+One process can import one ComfyUI only, so the tests that import it are parts of their own, one for each version; so
+are those that start a server of each version. The parts are independent: each has its own servers, folders and ports.
+What a part printed appears when it has ended, and is kept in output/tests.
 """
 
 from __future__ import annotations
@@ -99,12 +99,18 @@ def parts() -> list[Part]:
     """All of them, the longest first, so that none is left alone at the end."""
     paths = comfyuis()
     ends = oldest_and_newest(paths)
-    between = [path for path in paths if path not in ends]
+    live, imported = "comfyui and not inprocess", "inprocess"
+    versions = {path: comfyui_version(path) for path in [*ends, *(path for path in paths if path not in ends)]}
     return [
-        Part("with live servers", ["-m", "comfyui and not inprocess"]),
-        *(Part(f"in ComfyUI {comfyui_version(path)}", ["-m", "inprocess"], path) for path in ends),
+        Part("others with ComfyUI", ["-m", live, "-k", f"not ({' or '.join(versions.values()) or 'none'})"]),
+        *(Part(f"in ComfyUI {versions[path]}", ["-m", imported], path) for path in ends),
+        *(Part(f"on a live {version}", ["-m", live, "-k", version]) for version in versions.values()),
         Part("without ComfyUI", ["-m", "not comfyui and not inprocess"]),
-        *(Part(f"in ComfyUI {comfyui_version(path)}", ["-m", "inprocess and every_version"], path) for path in between),
+        *(
+            Part(f"in ComfyUI {version}", ["-m", f"{imported} and every_version"], path)
+            for path, version in versions.items()
+            if path not in ends
+        ),
     ]
 
 

@@ -21,6 +21,8 @@ def test_everything_runs_on_the_oldest_and_the_newest(tmp_path: Path, monkeypatc
     monkeypatch.setattr(suite, "comfyuis", lambda: paths)
     chosen = {part.comfyui: part.arguments[-1] for part in suite.parts() if part.comfyui is not None}
     assert chosen == {paths[0]: "inprocess", paths[1]: "inprocess and every_version", paths[2]: "inprocess"}
+    named = [part.arguments[3] for part in suite.parts() if "-k" in part.arguments]
+    assert named == ["not (0.3.75 or 0.33.0 or 0.8.0)", "0.3.75", "0.33.0", "0.8.0"]
     monkeypatch.setattr(suite, "comfyuis", lambda: paths[:1])
     assert [part.comfyui for part in suite.parts() if part.comfyui is not None] == paths[:1], "once if it is alone"
 
