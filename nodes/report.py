@@ -9,7 +9,12 @@ from comfy_api.latest import io, ui
 from ..motionprompt_core.guidance.report import GuidanceReport
 from ..motionprompt_core.plots import draw_report
 from .host.schema import ReportType, make, schema
-from .host.status import node_view
+from .host.status import node_view, video_identity
+
+NOTHING_SAMPLED = (
+    "Nothing has been sampled: denoise is 0, or (with Apply MotionPrompt) the report was read before the sampler ran. "
+    "Connect the sampler's latent to this node, so that it waits for it."
+)
 
 
 class MotionPromptReport(io.ComfyNode):
@@ -29,8 +34,8 @@ class MotionPromptReport(io.ComfyNode):
                     io.Latent.Input,
                     "latent",
                     optional=True,
-                    tooltip="With Apply MotionPrompt: connect the sampler's "
-                    "latent, so that the report is read after sampling.",
+                    tooltip="With Apply MotionPrompt: connect the sampler's latent, so that the report is read after "
+                    "sampling. Where one model is sampled several times, it chooses that sampling's report.",
                 ),
             ],
             outputs=[
@@ -47,12 +52,10 @@ class MotionPromptReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, report: GuidanceReport, latent: Any = None) -> io.NodeOutput:
-        if report.state in ("waiting", "running"):
-            raise ValueError(
-                "MotionPrompt Report: nothing has been sampled yet. With Apply MotionPrompt, connect the sampler's "
-                "latent to "
-                "this node too, so that it waits for the sampler."
-            )
+        if latent is not None:
+            report = report.of(video_identity(latent["samples"]))
+        if report.state == "waiting":  # refused here, it would take the whole queued run with it
+            report = GuidanceReport(state="off", notes=[NOTHING_SAMPLED])
         image, summary = draw_report(report)[None], report.summary()
         view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
         if view is not None:

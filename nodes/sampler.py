@@ -113,6 +113,9 @@ class MotionPromptKSampler(io.ComfyNode):
         latent = ksampler.sample(
             patch.attach(model), seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise
         )
+        if report.state == "waiting":  # ComfyUI hands the latent back without sampling
+            report.state = "off"
+            report.note("denoise is 0: the latent is as it came, and there was nothing to guide.")
         return io.NodeOutput(latent, report)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .pairs import Pair
+
+_KEPT = 32  # samplings of one queued run
 
 
 @dataclass
@@ -95,6 +97,7 @@ class GuidanceReport:
         missed: planned steps that the sampler leapt over.
         notes: things the user should know. estimate: what the run was expected to cost, in words.
         seconds: time spent optimising. sampling_seconds: the whole run. peak_memory: bytes, where the device can tell.
+        video: identifies what was sampled. others: reports of other samplings of the same model in the same queued run.
     """
 
     state: str = "waiting"
@@ -109,6 +112,8 @@ class GuidanceReport:
     estimate: str = ""
     sampling_seconds: float = 0.0
     peak_memory: int | None = None
+    video: str = ""
+    others: list[GuidanceReport] = field(default_factory=list, repr=False)
 
     @property
     def seconds(self) -> float:
@@ -119,11 +124,35 @@ class GuidanceReport:
         """The steps whose optimised prompt was used, in order, one entry per time."""
         return [step.step for step in self.steps if step.fallback is None]
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """Forget an earlier run (a node's output may be kept and sampled again)."""
-        fresh = GuidanceReport(state="running", settings=settings)
-        for each in fields(fresh):
-            setattr(self, each.name, getattr(fresh, each.name))
+    def begin(self, settings: dict[str, Any], same_run: bool = False) -> None:
+        """Make room for the next sampling (a node's output may be kept and sampled again).
+
+        Args:
+            same_run: keep what other samplings of this queued run have told, in `others`.
+        """
+        others = [*self.others, self._copy()] if same_run and self.state != "waiting" else []
+        self._take(GuidanceReport(state="running", settings=settings, others=others[-_KEPT:]))
+
+    def settle(self) -> None:
+        """After a sampling: the one with the most guided steps stands in front, the last one of several alike."""
+        if not self.others:
+            return
+        reports = [self._copy(), *reversed(self.others)]
+        first = max(reports, key=lambda report: len(report.planned))
+        others = [report for report in reversed(reports) if report is not first]
+        self._take(first)
+        self.others = others
+
+    def of(self, video: str) -> GuidanceReport:
+        """The report of the sampling that made this `video`; the one in front if that is not known."""
+        return next((report for report in (self, *self.others) if video and report.video == video), self)
+
+    def _copy(self) -> GuidanceReport:
+        return replace(self, others=[])
+
+    def _take(self, report: GuidanceReport) -> None:
+        for each in fields(report):
+            setattr(self, each.name, getattr(report, each.name))
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -147,6 +176,11 @@ class GuidanceReport:
             lines.append(f"peak memory: {self.peak_memory / 2**30:.2f} GiB")
         lines += [f"step {step.step + 1} was not guided: {step.fallback}" for step in self.steps if step.fallback]
         lines += [f"steps leapt over by the sampler: {_from_one(self.missed)}"] if self.missed else []
+        if self.others:
+            lines.append(
+                f"The model was sampled {1 + len(self.others)} times; this is one of them. Connect a sampler's latent "
+                "to MotionPrompt Report to see that sampling's own."
+            )
         return "\n".join(lines + self.notes)
 
     def brief(self) -> str:
@@ -164,7 +198,7 @@ class GuidanceReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings for people: steps are counted from 1, flow is given by its mean speed in pixels."""
-        values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow")}
+        values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow", "others")}
         values["seconds"] = self.seconds
         values["planned"], values["missed"] = _from_one(self.planned), _from_one(self.missed)
         values["steps"] = [step.to_dict() for step in self.steps]

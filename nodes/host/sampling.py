@@ -34,7 +34,7 @@ from .memory import reserved
 from .models import ManagedModel
 from .progress import curves
 from .run import GuidedRun
-from .status import NodeView
+from .status import NodeView, queued_run, video_identity
 
 KEY = "motionprompt"
 # Set in the conds of a sampling, which live as long as it does.
@@ -71,6 +71,7 @@ class MotionPromptPatch:
         self.report = report
         self.view = view
         self.on_gradient: OnGradient | None = None
+        self._queued: str | None = None
 
     def attach(self, model: Any) -> Any:
         """A clone of a MODEL that is guided wherever it is sampled; an earlier MotionPrompt patch on it is replaced."""
@@ -90,7 +91,8 @@ class MotionPromptPatch:
     ):
         guider, report = executor.class_obj, self.report
         if not _seen_before(guider.conds):
-            report.begin(self.settings.to_dict())
+            queued, self._queued = self._queued, queued_run()
+            report.begin(self.settings.to_dict(), same_run=queued == self._queued)
         report.num_steps = len(sigmas) - 1
         report.planned = guided_steps(report.num_steps, self.settings)
         started = time.perf_counter()
@@ -106,7 +108,7 @@ class MotionPromptPatch:
             guider.model_options = {**original_options, "transformer_options": transformer_options}
             guider.conds = plain_conds(conds)
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-            report.state = "done" if report.planned else "off"
+            report.state, report.video = "done" if report.planned else "off", video_identity(result)
             return result
         except comfy.model_management.InterruptProcessingException:
             report.state = "interrupted"
@@ -119,6 +121,7 @@ class MotionPromptPatch:
             guider.model_options = original_options
             guider.conds = original_conds
             report.sampling_seconds = time.perf_counter() - started
+            report.settle()
             if self.view is not None:
                 self.view.show(report.brief(), curves(report))
 

@@ -5,10 +5,12 @@ Not ComfyUI's own progress text: some of its interfaces take that for HTML, and 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 EVENT = "motionprompt.view"
@@ -61,3 +63,18 @@ def status_line(node_id: Any) -> Callable[[str], None] | None:
 def _readable(value: float | None) -> float | None:
     """JSON in a browser knows no NaN."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
+
+
+def video_identity(samples: Any) -> str:
+    """Tells a sampler's latents from others', so that a report can be found by what it reports on."""
+    parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def queued_run() -> str | None:
+    """What ComfyUI calls the queued prompt that is being executed; None outside of its executor."""
+    context = get_executing_context()
+    return None if context is None else context.prompt_id

@@ -105,12 +105,6 @@ def test_a_model_without_text_encoder(tiny):
         tiny.comfy.module("nodes.host.tokens").learnable_prompt(None, "a ball", "authentic", 1, "end")
 
 
-def test_a_report_before_sampling(tiny):
-    _, report = tiny.applied()
-    with pytest.raises(ValueError, match="nothing has been sampled yet.*latent"):
-        tiny.comfy.run("MotionPromptReport", report=report)
-
-
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
 def test_a_non_finite_value_falls_back_to_the_plain_prompt_and_says_so(tiny, broken):
     def spoil(module, inputs, flow):

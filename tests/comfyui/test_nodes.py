@@ -296,3 +296,32 @@ def test_controlnet_is_part_of_what_is_differentiated(tiny):
     off, _ = tiny.guided(positive=learnable, negative=negative, strength=0.0)
     assert torch.equal(off, before)
     assert torch.equal(tiny.stock(**plain), before)
+
+
+def test_each_sampling_of_a_patched_model_has_its_own_report(tiny):
+    """Two samplers, or one for each of Clip Seeds' seeds: all showed the report of the last."""
+    model, report = tiny.applied()
+    videos = [tiny.stock(model=model, positive=tiny.learnable, seed=seed) for seed in (1, 2, 3)]
+    texts = [tiny.comfy.run("MotionPromptReport", report=report, latent={"samples": video})[1] for video in videos]
+    assert len(set(texts)) == 3
+    assert "sampled 3 times" in tiny.comfy.run("MotionPromptReport", report=report)[2]
+
+
+def test_a_short_second_pass_does_not_hide_the_first(tiny):
+    model, report = tiny.applied()
+    first = tiny.stock(model=model, positive=tiny.learnable, seed=1)
+    second = tiny.stock(model=model, positive=tiny.learnable, seed=1, steps=2, denoise=0.3)
+    assert report.num_steps == 4 and len(report.guided) == 2
+    shown = [
+        tiny.comfy.run("MotionPromptReport", report=report, latent={"samples": video}) for video in (first, second)
+    ]
+    assert [json.loads(text)["num_steps"] for _, text, _ in shown] == [4, 2]
+
+
+def test_nothing_to_denoise_is_told_and_fails_nothing(tiny):
+    latent = tiny.latent()
+    same, report = tiny.guided(latent_image=latent, denoise=0.0)
+    assert torch.equal(same, latent["samples"]) and report.state == "off"
+    assert "denoise is 0" in tiny.comfy.run("MotionPromptReport", report=report)[2]
+    _, waiting = tiny.applied()
+    assert "Nothing has been sampled" in tiny.comfy.run("MotionPromptReport", report=waiting)[2]
