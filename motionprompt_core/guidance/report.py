@@ -143,6 +143,15 @@ class GuidanceReport:
         self._take(first)
         self.others = others
 
+    def look_for_effect(self) -> None:
+        """Note it where everything ran, and nothing reached the tokens."""
+        norms = [iteration.grad_norm for step in self.steps for iteration in step.iterations]
+        if norms and not any(norms):
+            self.note(
+                "Nothing reached the learnable tokens: the loss's gradient for them was 0 throughout, so the video is "
+                "that of the prompt as it was. Another node may replace, mask or cut off the positive conditioning."
+            )
+
     def of(self, video: str) -> GuidanceReport:
         """The report of the sampling that made this `video`; the one in front if that is not known."""
         return next((report for report in (self, *self.others) if video and report.video == video), self)

@@ -24,6 +24,7 @@ from ...motionprompt_core.guidance.presets import remark
 from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
+from .activity import check_activity
 from .checks import check_discriminator, check_sampler, check_schedule
 from .conds import Conds, find_prompts, plain_conds, resolved
 from .core_functions import check_core
@@ -103,11 +104,14 @@ class MotionPromptPatch:
                 check_schedule(sigmas)
             run = self._begin(guider, conds, noise, sampler) if report.planned else None
             if run is not None:
+                schedule = guider.model_patcher.get_model_object("model_sampling")
+                check_activity(conds, sigmas, report.planned, schedule, report)
                 self._tell_cost(run)
             transformer_options = {**original_options.get("transformer_options", {}), KEY: run}
             guider.model_options = {**original_options, "transformer_options": transformer_options}
             guider.conds = plain_conds(conds)
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            report.look_for_effect()
             report.state, report.video = "done" if report.planned else "off", video_identity(result)
             return result
         except comfy.model_management.InterruptProcessingException:

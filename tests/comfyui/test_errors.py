@@ -167,3 +167,27 @@ def test_sizes_that_the_demo_model_does_not_make(comfy, size):
     inputs = {"positive": text, "negative": text, "latent_image": latent, "sampler_name": "euler"}
     with pytest.raises(ValueError, match="sides are multiples of 32 px"):
         comfy.run("KSampler", model=model, seed=0, steps=1, cfg=1.0, scheduler="normal", denoise=1.0, **inputs)
+
+
+def timed(tiny, conditioning, start, end):
+    return tiny.comfy.run("ConditioningSetTimestepRange", conditioning=conditioning, start=start, end=end)[0]
+
+
+def combined(tiny, first, second):
+    return tiny.comfy.run("ConditioningCombine", conditioning_1=first, conditioning_2=second)[0]
+
+
+def test_a_learnable_prompt_that_has_no_say_at_the_guided_steps(tiny):
+    """It was "done", with a gradient of 0 and the plain video."""
+    plain = tiny.encode("grass")
+    late = combined(tiny, timed(tiny, plain, 0.0, 0.6), timed(tiny, tiny.learnable, 0.6, 1.0))
+    refused(tiny, "has no say at any of the guided steps 1 to 2 of 4", positive=late)
+    options = {"mask": torch.ones(1, 64, 64), "strength": 0.0, "set_cond_area": "default"}
+    (nothing,) = tiny.comfy.run("ConditioningSetMask", conditioning=tiny.learnable, **options)
+    refused(tiny, "has no say at any of the guided steps", positive=combined(tiny, nothing, plain))
+
+
+def test_steps_at_which_the_learnable_prompt_is_silent_are_told(tiny):
+    early = combined(tiny, timed(tiny, tiny.learnable, 0.0, 0.3), timed(tiny, tiny.encode("grass"), 0.3, 1.0))
+    _, report = tiny.guided(positive=early)
+    assert any("has no say at step 2, of the guided steps 1 to 2 of 4" in note for note in report.notes), report.notes
