@@ -30,7 +30,8 @@ def check_activity(conds: Conds, sigmas: Tensor, planned: Sequence[int], samplin
     if len(silent) == len(planned):
         raise ValueError(
             f"MotionPrompt: the learnable prompt has no say at any {where}: it is timed to another part of the "
-            "schedule, or masked with strength 0. Move start and stop to where it acts, or change its time range or mask."
+            "schedule, or masked with strength 0. Move start and stop to where it acts, or change its "
+            "time range or mask."
         )
     steps = ", ".join(str(step + 1) for step in silent)
     report.note(f"The learnable prompt has no say at step {steps}, {where}: there it is timed out or masked.")
