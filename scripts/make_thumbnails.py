@@ -76,13 +76,13 @@ class Drawing:
         print(path.relative_to(ROOT))
 
 
-def pipeline(title: str, subtitle: str) -> Drawing:
-    """What all AnimateDiff workflows have in common: prompt and model into MotionPrompt, out comes a video."""
+def pipeline(title: str, subtitle: str, model: str = "SD 1.5\n+ AnimateDiff") -> Drawing:
+    """What all text-to-video workflows have in common: prompt and model into MotionPrompt, out comes a video."""
     drawing = Drawing()
     drawing.text(SIZE[0] / 2, 42, title, 34)
     drawing.text(SIZE[0] / 2, 80, subtitle, 19, "#b9c2d0")
     drawing.box(30, 120, 170, 64, "prompt\n+ learnable token", GREEN)
-    drawing.box(30, 208, 170, 64, "SD 1.5\n+ AnimateDiff", BLUE)
+    drawing.box(30, 208, 170, 64, model, BLUE)
     drawing.box(290, 150, 190, 92, "MotionPrompt\nKSampler", GREEN)
     drawing.box(580, 164, 160, 64, "video", FRAME)
     drawing.arrow(200, 152, 290, 180)
@@ -238,6 +238,40 @@ def main() -> None:
     drawing = pipeline("AnimateDiff-Lightning", "eight steps instead of 25, without a negative prompt")
     steps(drawing, 8, (1, 2), 310, "the window is a share of the steps: it scales with them")
     drawing.save(WORKFLOWS / "animatediff_lightning.jpg")
+    native()
+
+
+def native() -> None:
+    """The models that the pack loads itself: plain and guided videos beside each other."""
+    for name, title, subtitle, model in (
+        ("lavie", "LaVie", "text to video, 16 frames of 512 x 320", "LaVie\n+ SD 1.x encoders"),
+        ("videocrafter2", "VideoCrafter2", "text to video with a frame rate, 16 frames of 512 x 320", "VideoCrafter2"),
+    ):
+        drawing = pipeline(f"{title} + MotionPrompt", subtitle, model)
+        beside(drawing)
+        drawing.save(WORKFLOWS / f"{name}_motionprompt.jpg")
+    for name, title, subtitle, images in (
+        ("motionprompt", "DynamiCrafter + MotionPrompt", "an image in motion, 16 frames of 1024 x 576", ["your image"]),
+        (
+            "between_images",
+            "Between two images",
+            "DynamiCrafter + MotionPrompt; twice the same makes a loop",
+            ["first", "last"],
+        ),
+    ):
+        drawing = pipeline(title, subtitle, "DynamiCrafter")
+        for number, image in enumerate(images):
+            drawing.box(30 + 90 * number, 300, 170 / len(images) - 5, 64, image, PINK)
+        drawing.arrow(200, 332, 290, 242)
+        beside(drawing)
+        drawing.save(WORKFLOWS / f"dynamicrafter_{name}.jpg")
+
+
+def beside(drawing: Drawing) -> None:
+    """Two rows of frames: out of step, and in line."""
+    for left, colours, caption in ((310, [FRAME, LINE, PINK, FRAME], "plain"), (550, [AMBER], "guided")):
+        drawing.frames(left, 316, 5, 34, 5, colours)
+        drawing.text(left + 95, 380, caption, 18, "#b9c2d0")
 
 
 if __name__ == "__main__":

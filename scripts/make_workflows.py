@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import video_workflows
 from . import workflow_notes as notes
 from .comfy_server import ComfyServer, comfyui_version
 from .graph import ADE, CORE, PACK, Graph, Output, Placed
@@ -244,6 +245,7 @@ WRITERS: dict[str, Callable[[Graph], None]] = {
     "animatediff_lightning": animatediff_lightning,
     "compare_settings": compare_settings,
     "measure_video": measure_video,
+    **video_workflows.WRITERS,
 }
 
 

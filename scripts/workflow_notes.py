@@ -10,13 +10,13 @@ files:
 
 _MOTION = "a motion model, v1, v2 or v3, for example *mm_sd15_v2.safetensors*"
 
-_DISCRIMINATOR = """**The discriminator is the general one** that comes with the pack: it knows faults such as jitter \
+JUDGE_NOTE = """**The discriminator is the general one** that comes with the pack: it knows faults such as jitter \
 and tearing from real footage, not AnimateDiff, and is **for research only** (its *info* says what it was trained on). \
 One of your own may be better: workflow *train_discriminator*. Without any, smoothness (*lambda_tv*) guides alone."""
 
 _STRENGTH = "- **strength**: how hard the motion is pushed; 0 is exactly the video of the plain prompt"
 _STOP = "- **stop**: how long guidance lasts; at *preset* it is 0.3; later steps change detail"
-_SLIDERS = f"""**The three sliders that matter** (green node)
+SLIDERS_NOTE = f"""**The three sliders that matter** (green node)
 
 {_STRENGTH}
 {_STOP}
@@ -32,7 +32,7 @@ def _note(title: str, *parts: str, motion: str = _MOTION) -> str:
     return "\n\n".join([f"# {title}", _FILES.format(motion=motion), *parts])
 
 
-ANIMATEDIFF = _note("AnimateDiff with MotionPrompt", _DISCRIMINATOR, _SLIDERS, _COST)
+ANIMATEDIFF = _note("AnimateDiff with MotionPrompt", JUDGE_NOTE, SLIDERS_NOTE, _COST)
 
 LONG_VIDEO = _note(
     "A long video",
@@ -44,7 +44,7 @@ Latent Image*; time and memory for a guided step grow with it.""",
 {_STOP}
 - **max_gap** of *MotionPrompt Settings*: the greatest distance between two frames that are compared. Here it is the \
 overlap of the windows, 4: frames far apart have no motion in common. 1 compares neighbours only""",
-    _DISCRIMINATOR,
+    JUDGE_NOTE,
     _COST,
 )
 
@@ -60,7 +60,7 @@ what they leave open, such as textures that crawl. The learnable tokens pass thr
 {_STRENGTH}
 {_STOP}
 - **strength** of *Apply ControlNet*: how closely the outlines are kept; at 1 they leave guidance little to move""",
-    _DISCRIMINATOR,
+    JUDGE_NOTE,
     _COST,
 )
 
@@ -73,7 +73,7 @@ Each pass is guided afresh, with new tokens; the report has both.""",
 {_STRENGTH}
 - **iterations** of *FreeInit Iteration Options*: passes; 1 is without FreeInit
 - **stop**: how long guidance lasts in each pass; at *preset* it is 0.3""",
-    _DISCRIMINATOR,
+    JUDGE_NOTE,
     _COST,
 )
 
@@ -89,7 +89,7 @@ in *Use Evolved Sampling*.""",
 {_STRENGTH}
 - **iterations** of *MotionPrompt Settings*: with few guided steps, raise these rather than the window
 - **stop**: 0.4 guides one step more; after that the picture is settled""",
-    _DISCRIMINATOR,
+    JUDGE_NOTE,
     motion="*animatediff_lightning_8step_comfyui.safetensors* (or the one for 4 steps: set *steps* to 4)",
 )
 

@@ -161,7 +161,9 @@ def test_comfy_lint_finds_nothing_but_files_to_download(comfy_server, tmp_path, 
 
 
 def missing_file(line: str) -> bool:
-    return "invalid-enum" in line and re.search(r"'[\w.-]+\.(safetensors|mp4)' is not a valid value", line) is not None
+    return (
+        "invalid-enum" in line and re.search(r"'[\w.-]+\.(safetensors|mp4|png)' is not a valid value", line) is not None
+    )
 
 
 def shrink(prompt, frames: int, steps: int, **sampler) -> None:
