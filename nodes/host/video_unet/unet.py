@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import comfy.patcher_extension
@@ -27,6 +27,14 @@ from .layers import (
 )
 
 INIT_HEADS = 8  # of the temporal transformer after the first convolution, whatever the others have
+# Stable Diffusion's stages. ComfyUI reads them in a model's configuration, for the names in LoRAs.
+LAYOUT: dict[str, Any] = {
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+}
 LAVIE, LVDM = "lavie", "lvdm"  # kinds of temporal layers; LVDM's are VideoCrafter2's and DynamiCrafter's
 
 
@@ -38,8 +46,7 @@ class VideoUNet(nn.Module):
         context_dim: of the text. num_heads: of attention, or -1 for as many as have `num_head_channels` each.
         temporal: "lavie" or "lvdm". norm_groups: of GroupNorm.
         image_attention: attention to image tokens beside the text's. learned_image_scale: see TextAndImageAttention.
-        num_res_blocks, channel_mult, transformer_depth, transformer_depth_output, transformer_depth_middle: Stable
-            Diffusion's. ComfyUI reads them in the configuration for the names in LoRAs.
+        num_res_blocks, channel_mult, transformer_depth, transformer_depth_output, transformer_depth_middle: see LAYOUT.
 
     Attributes:
         dtype: of the weights, as ComfyUI wants to know it.
@@ -58,11 +65,11 @@ class VideoUNet(nn.Module):
         image_attention: bool = False,
         learned_image_scale: bool = False,
         out_channels: int = 4,
-        num_res_blocks: tuple[int, ...] | list[int] = (2, 2, 2, 2),
-        channel_mult: tuple[int, ...] | list[int] = (1, 2, 4, 4),
-        transformer_depth: tuple[int, ...] | list[int] = (1, 1, 1, 1, 1, 1, 0, 0),
-        transformer_depth_output: tuple[int, ...] | list[int] = (1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0),
-        transformer_depth_middle: int = 1,
+        num_res_blocks: Sequence[int] = LAYOUT["num_res_blocks"],
+        channel_mult: Sequence[int] = LAYOUT["channel_mult"],
+        transformer_depth: Sequence[int] = LAYOUT["transformer_depth"],
+        transformer_depth_output: Sequence[int] = LAYOUT["transformer_depth_output"],
+        transformer_depth_middle: int = LAYOUT["transformer_depth_middle"],
         dtype: torch.dtype | None = None,
         device: Any = None,
         operations: Any,
