@@ -17,8 +17,10 @@ from torch.overrides import TorchFunctionMode
 from . import lent
 from .shared import Shared
 
-# What other nodes add to the prediction after the model: a loss on the prompt's own estimate does without.
-_CFG_OPTIONS = (
+# What other nodes add to the prediction after the model: a loss on the prompt's own estimate does without. And copies
+# of the model on other devices, which run in threads of their own, where nothing of `differentiable` holds.
+_LEFT_OUT = (
+    "multigpu_clones",
     "sampler_cfg_function",
     "sampler_post_cfg_function",
     "sampler_pre_cfg_function",
@@ -174,7 +176,7 @@ def _attention_override(function: Any, *args: Any, **kwargs: Any) -> Tensor:
 def gradient_options(model_options: dict[str, Any]) -> dict[str, Any]:
     """Model options for an evaluation that is differentiated: attention with a backward pass, and the bare
     prediction."""
-    options = {key: value for key, value in model_options.items() if key not in _CFG_OPTIONS}
+    options = {key: value for key, value in model_options.items() if key not in _LEFT_OUT}
     options["transformer_options"] = {
         **model_options.get("transformer_options", {}),
         "optimized_attention_override": _attention_override,

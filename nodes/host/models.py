@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
-from comfy.model_patcher import ModelPatcher
+import comfy.model_patcher
 from torch import nn
 
 
@@ -18,7 +18,9 @@ class ManagedModel:
 
     def __init__(self, module: Any):
         self.module = module.eval().requires_grad_(False)
-        self.patcher = ModelPatcher(
+        # With dynamic VRAM a single ordinary patcher has ComfyUI free memory for all models by their estimated sizes.
+        kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        self.patcher = kind(
             self.module,
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
@@ -28,6 +30,13 @@ class ManagedModel:
         """Bring the network to its device for use outside of sampling; returns it."""
         comfy.model_management.load_model_gpu(self.patcher)
         return self.module
+
+
+def free_memory(patcher: Any) -> float:
+    """Bytes that are free on a ModelPatcher's device, or held by weights that ComfyUI would take away for others."""
+    own = getattr(patcher, "get_free_memory", None)
+    device = patcher.load_device
+    return comfy.model_management.get_free_memory(device) if own is None else own(device)
 
 
 def modules_of(patchers: list[Any]) -> list[nn.Module]:

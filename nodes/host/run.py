@@ -32,7 +32,7 @@ from .gradients import (
     out_of_memory,
 )
 from .memory import PeakMemory, gradient_memory
-from .models import modules_of
+from .models import free_memory, modules_of
 from .progress import Progress, previewer_of
 from .tokens import Encoded, LearnablePrompt
 
@@ -204,7 +204,7 @@ class GuidedRun:
         mode = self.settings.checkpointing
         if mode == "auto" and not self.short_of_memory:
             needed = gradient_memory(self.guider.model_patcher, self, False)
-            return needed > comfy.model_management.get_free_memory(self.guider.model_patcher.load_device)
+            return needed > free_memory(self.guider.model_patcher)
         return mode == "on" or self.short_of_memory
 
     @contextmanager

@@ -196,3 +196,70 @@ def test_weights_that_are_cast_do_not_wait_for_the_backward_pass(tiny):
     weights = sum(parameter.numel() * 4 for parameter in cast.model.diffusion_model.parameters())
     more = kept_bytes(tiny, cast) - kept_bytes(tiny, tiny.model)
     assert weights > 30e6 and more < 0.02 * weights
+
+
+def test_copies_of_the_model_on_other_devices_are_left_alone_while_differentiating(tiny):
+    """ComfyUI runs them in threads, to which our contexts do not reach."""
+    options = {"multigpu_clones": {"cuda:1": object()}, "transformer_options": {"kept": 1}}
+    found = tiny.comfy.module("nodes.host.gradients").gradient_options(options)
+    assert "multigpu_clones" not in found and found["transformer_options"]["kept"] == 1
+    assert "multigpu_clones" in options
+
+
+def test_a_learnable_clip_is_cloned_as_newer_versions_ask(tiny, monkeypatch):
+    """Set CLIP Hooks does, since 0.16."""
+    import comfy.sd
+
+    asked = []
+    original = comfy.sd.CLIP.clone
+
+    def clone(self, **core):
+        asked.append(core)
+        return original(self)
+
+    monkeypatch.setattr(comfy.sd.CLIP, "clone", clone)
+    (clip,) = tiny.comfy.run("MotionPromptCLIP", clip=tiny.clip)
+    asked.clear()
+    assert type(clip.clone(disable_dynamic=True)) is type(clip)
+    assert {"disable_dynamic": True} in asked
+
+
+def test_our_networks_have_the_patcher_that_comfyui_uses_for_its_own(tiny, monkeypatch):
+    """With dynamic VRAM one of another kind has all models moved by estimates."""
+    import comfy.model_patcher
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        def get_free_memory(self, device):
+            return 12345
+
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Dynamic, raising=False)
+    models = tiny.comfy.module("nodes.host.models")
+    patcher = models.ManagedModel(torch.nn.Linear(2, 2)).patcher
+    assert type(patcher) is Dynamic
+    assert models.free_memory(patcher) == 12345
+    monkeypatch.delattr(comfy.model_patcher, "CoreModelPatcher")
+    assert type(models.ManagedModel(torch.nn.Linear(2, 2)).patcher) is comfy.model_patcher.ModelPatcher
+
+
+def test_memory_for_gradients_of_animatediff_is_what_was_counted(tiny, monkeypatch):
+    """SD1.5 with a motion module, 16 frames of 512 px, fp16, fused attention: 18.3 GiB, with checkpoints 2.84."""
+    from types import SimpleNamespace
+
+    import comfy.model_management
+
+    memory = tiny.comfy.module("nodes.host.memory")
+    family = tiny.comfy.module("nodes.host.families.base").ModelFamily
+    run = SimpleNamespace(
+        shape=(16, 4, 64, 64),
+        windows=None,
+        family=family,
+        decoder=SimpleNamespace(memory=lambda *_: 0.0),
+        patch=SimpleNamespace(discriminator=None),
+        settings=SimpleNamespace(pairs=1),
+    )
+    monkeypatch.setattr(tiny.model.model, "get_dtype", lambda: torch.float16)
+    monkeypatch.setattr(tiny.model.model, "get_dtype_inference", lambda: torch.float16, raising=False)
+    for fused in (True, False):
+        monkeypatch.setattr(comfy.model_management, "pytorch_attention_flash_attention", lambda fused=fused: fused)
+        found = [memory.gradient_memory(tiny.model, run, checkpointed) / 2**30 for checkpointed in (False, True)]
+        assert found == pytest.approx([18.3, 2.84], rel=0.05)
