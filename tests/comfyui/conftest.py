@@ -33,6 +33,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "comfyui_path" in metafunc.fixturenames:
         every = any(mark.name == "every_version" for mark in metafunc.definition.iter_markers())
         paths = comfyuis() if every else oldest_and_newest(comfyuis())
+        if "bare_comfy" in metafunc.fixturenames:  # it imports ComfyUI, too: the same one
+            paths = [path for path in [chosen_comfyui()] if path is not None]
         ids = [comfyui_version(path) for path in paths] or ["none"]
         metafunc.parametrize("comfyui_path", paths or [None], ids=ids, indirect=True, scope="session")
 

@@ -40,7 +40,7 @@ def graph(server: ComfyServer, file: str, **sampling: Any) -> dict[str, Any]:
     nodes: dict[str, Any] = {
         "model": ("MotionPromptLoadVideoCheckpoint", {"name": file, "variant": "auto", "encoders": "(the file's own)"}),
         "tiny": ("TinyVideoModel", {"dtype": "fp32", "seed": 0}),
-        "flow": ("MotionPromptLoadOpticalFlow", {"name": "gradient", "download": False}),
+        "flow": ("GradientFlow", {}),
         "discriminator": ("TinyDiscriminator", {}),
         "positive": (
             "MotionPromptConditioning",

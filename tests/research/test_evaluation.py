@@ -48,7 +48,7 @@ def command(out, *more: str) -> list[str]:
         "--steps",
         "2",
         "--flow-model",
-        "gradient",
+        "lucas_kanade_coarse",  # the other process has no flow model of the tests
         "--workers",
         "1",
         "--settings",
