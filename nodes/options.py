@@ -13,7 +13,7 @@ from ..motionprompt_core.guidance.presets import DEFAULT_PRESET, PRESETS, resolv
 from ..motionprompt_core.guidance.settings import DEFAULTS, KNOBS, GuidanceSettings
 from .host.schema import DiscriminatorType, FlowModelType, SettingsType, make
 
-SLIDERS = ("strength", "mode", "start", "stop", "preserve_motion", "preserve_detail", "checkpointing")
+SLIDERS = ("strength", "mode", "guide", "start", "stop", "preserve_motion", "preserve_detail", "checkpointing")
 REST = tuple(name for name in KNOBS if name not in SLIDERS)
 # No preset has an opinion on these: how hard, at what price in motion, and what the machine can do. They always count.
 OWN = ("strength", "preserve_motion", "checkpointing")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -85,6 +85,14 @@ class FlowSample:
     after: Tensor
 
 
+class Correction(Protocol):
+    """What guidance of the estimate has to tell: a dataclass, see `estimate.report.EstimateReport`."""
+
+    steps: list[Any]
+
+    def summary(self) -> str: ...
+
+
 @dataclass
 class GuidanceReport:
     """Everything a guided run has to tell. It is filled while the sampler runs.
@@ -97,6 +105,7 @@ class GuidanceReport:
         missed: planned steps that the sampler leapt over.
         notes: things the user should know. estimate: what the run was expected to cost, in words.
         seconds: time spent optimising. sampling_seconds: the whole run. peak_memory: bytes, where the device can tell.
+        correction: what guidance of the estimate did; None without.
         video: identifies what was sampled. others: reports of other samplings of the same model in the same queued run.
     """
 
@@ -112,6 +121,7 @@ class GuidanceReport:
     estimate: str = ""
     sampling_seconds: float = 0.0
     peak_memory: int | None = None
+    correction: Correction | None = None
     video: str = ""
     others: list[GuidanceReport] = field(default_factory=list, repr=False)
 
@@ -170,7 +180,9 @@ class GuidanceReport:
     def summary(self) -> str:
         """A few lines for people, who count steps from 1."""
         guided = _from_one(self.guided) or "none"
-        lines = [f"state: {self.state}", f"guided steps: {guided} of {self.num_steps}"]
+        lines = [f"state: {self.state}"]
+        if self.settings.get("guide") != "estimate":
+            lines.append(f"guided steps: {guided} of {self.num_steps}")
         done = [step.iterations for step in self.steps if step.iterations]
         if done:
             first, last = done[0][0], done[-1][-1]
@@ -185,6 +197,7 @@ class GuidanceReport:
             lines.append(f"peak memory: {self.peak_memory / 2**30:.2f} GiB")
         lines += [f"step {step.step + 1} was not guided: {step.fallback}" for step in self.steps if step.fallback]
         lines += [f"steps leapt over by the sampler: {_from_one(self.missed)}"] if self.missed else []
+        lines += [self.correction.summary()] if self.correction is not None else []
         if self.others:
             lines.append(
                 f"The model was sampled {1 + len(self.others)} times; this is one of them. Connect a sampler's latent "
@@ -195,7 +208,10 @@ class GuidanceReport:
     def brief(self) -> str:
         """What of the summary has room under a node: two lines, and one if anything is amiss."""
         done = [step.iterations for step in self.steps if step.iterations]
-        lines = [f"{self.state}: {len(self.guided)} of {self.num_steps} steps guided, {self.sampling_seconds:.0f} s"]
+        estimate_alone = self.settings.get("guide") == "estimate"
+        counts = [] if estimate_alone else [f"{len(self.guided)} of {self.num_steps} steps guided"]
+        counts += [] if self.correction is None else [f"estimate corrected {len(self.correction.steps)} times"]
+        lines = [f"{self.state}: {', '.join([*counts, f'{self.sampling_seconds:.0f} s'])}"]
         if done:
             first, last = done[0][0], done[-1][-1]
             phi = "" if first.phi is None or last.phi is None else f" | phi {first.phi:.3f} -> {last.phi:.3f}"
@@ -208,6 +224,7 @@ class GuidanceReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings for people: steps are counted from 1, flow is given by its mean speed in pixels."""
         values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow", "others")}
+        values["correction"] = None if self.correction is None else asdict(cast(Any, self.correction))
         values["seconds"] = self.seconds
         values["planned"], values["missed"] = _from_one(self.planned), _from_one(self.missed)
         values["steps"] = [step.to_dict() for step in self.steps]

@@ -15,10 +15,12 @@ def guided_steps(num_steps: int, settings: GuidanceSettings) -> list[int]:
     """Indices of the guided steps among 0 .. num_steps - 1; step i goes from sigma i to sigma i + 1.
 
     The window holds the steps i with start * num_steps <= i < stop * num_steps. For 50 steps and the
-    default window these are the paper's t = 4..14. Empty if the strength is 0 or the window is too short to hold a
-    step.
+    default window these are the paper's t = 4..14. Empty if the strength is 0, no tokens are guided or the
+    window is too short to hold a step.
     """
-    return steps_between(num_steps, settings.start, settings.stop)[:: settings.every] if settings.strength else []
+    if settings.strength == 0 or settings.guide == "estimate":
+        return []
+    return steps_between(num_steps, settings.start, settings.stop)[:: settings.every]
 
 
 def steps_between(num_steps: int, start: float, stop: float) -> list[int]:

@@ -15,6 +15,7 @@ OutsideWindow = Literal["plain", "tokens"]
 LossOn = Literal["cond", "cfg"]
 Checkpointing = Literal["auto", "on", "off"]
 Mode = Literal["exact", "balanced", "fast"]
+Guide = Literal["tokens", "estimate", "both"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 
@@ -88,6 +89,14 @@ class GuidanceSettings:
         "How much is computed for the guidance. exact: the paper's way, one evaluation of the model per iteration. "
         "balanced: one evaluation per guided step serves all iterations, for about half of the extra time. fast: the "
         "same with a coarser gradient, for the least time and memory. What it will cost is said before sampling.",
+    )
+    # The paper guides tokens.
+    guide: Guide = _choice(
+        "tokens",
+        Guide,
+        "What is guided. tokens: the prompt's learnable tokens, as in the paper. estimate: the estimated video itself, "
+        "steadied along its own motion at steps that it finds by itself, without gradients; strength up to 1 is the "
+        "share, and only strength and the flow model count. both: one and the other.",
     )
     # The paper guides t = 4..14 of 50.
     start: float = _number(

@@ -10,6 +10,7 @@ A run lives in the guider's transformer options, so that a patched model that is
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from typing import Any
@@ -18,9 +19,10 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ...motionprompt_core.estimate.report import EstimateReport
 from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.optimise import OnGradient
-from ...motionprompt_core.guidance.presets import remark
+from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
@@ -36,6 +38,7 @@ from .models import ManagedModel
 from .progress import curves
 from .run import GuidedRun
 from .status import NodeView, queued_run, video_identity
+from .steadying import EstimatePatch
 
 KEY = "motionprompt"
 # Set in the conds of a sampling, which live as long as it does.
@@ -72,6 +75,8 @@ class MotionPromptPatch:
         self.report = report
         self.view = view
         self.on_gradient: OnGradient | None = None
+        # What guides the estimate of the same model writes here.
+        self.correction = EstimateReport() if settings.guide != "tokens" and settings.strength > 0 else None
         self._queued: str | None = None
 
     def attach(self, model: Any) -> Any:
@@ -85,7 +90,8 @@ class MotionPromptPatch:
         ):
             model.remove_wrappers_with_key(kind, KEY)
             model.add_wrapper_with_key(kind, KEY, wrapper)
-        return model
+        share = min(self.settings.strength, 1.0) if self.correction is not None else 0.0
+        return EstimatePatch(share, self.vae, self.flow, self.correction or EstimateReport()).attach(model)
 
     def _outer_sample(
         self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
@@ -106,13 +112,16 @@ class MotionPromptPatch:
             if run is not None:
                 schedule = guider.model_patcher.get_model_object("model_sampling")
                 check_activity(conds, sigmas, report.planned, schedule, report)
-                self._tell_cost(run)
+                self._tell(cost_line(run, report.num_steps))
+            elif self.correction is not None:
+                self._tell(f"MotionPrompt, {describe(self.settings)}: the estimate is guided, without gradients.")
             transformer_options = {**original_options.get("transformer_options", {}), KEY: run}
             guider.model_options = {**original_options, "transformer_options": transformer_options}
             guider.conds = plain_conds(conds)
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             report.look_for_effect()
-            report.state, report.video = "done" if report.planned else "off", video_identity(result)
+            guided = bool(report.planned) or self.correction is not None
+            report.state, report.video = "done" if guided else "off", video_identity(result)
             return result
         except comfy.model_management.InterruptProcessingException:
             report.state = "interrupted"
@@ -125,6 +134,7 @@ class MotionPromptPatch:
             guider.model_options = original_options
             guider.conds = original_conds
             report.sampling_seconds = time.perf_counter() - started
+            report.correction = copy.deepcopy(self.correction)
             report.settle()
             if self.view is not None:
                 self.view.show(report.brief(), curves(report))
@@ -147,11 +157,12 @@ class MotionPromptPatch:
             self.report.note(said)
         return GuidedRun(self, guider, prompts, family, decoder, noise.shape)
 
-    def _tell_cost(self, run: GuidedRun) -> None:
-        self.report.estimate = cost_line(run, self.report.num_steps)
-        logging.info(self.report.estimate)
+    def _tell(self, line: str) -> None:
+        """Before sampling: what applies, and what it will cost."""
+        self.report.estimate = line
+        logging.info(line)
         if self.view is not None:
-            self.view.show(self.report.estimate)
+            self.view.show(line)
 
     def _prepare_sampling(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any):
         run = _run_of(kwargs.get("model_options"))

@@ -6,7 +6,17 @@ from typing import Any
 
 from scripts.workflow import Prompt, WorkflowError, find_nodes
 
-SLIDERS = {"preset", "strength", "mode", "start", "stop", "preserve_motion", "preserve_detail", "checkpointing"}
+SLIDERS = {
+    "preset",
+    "strength",
+    "mode",
+    "guide",
+    "start",
+    "stop",
+    "preserve_motion",
+    "preserve_detail",
+    "checkpointing",
+}
 
 
 def shared_out(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

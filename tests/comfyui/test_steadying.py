@@ -155,3 +155,19 @@ def test_cancel_stops_within_one_evaluation(tiny, monkeypatch, place):
         hook.remove()
         management.interrupt_current_processing(False)
     assert len(after) - before < 8
+
+
+@pytest.mark.parametrize("guide", ["estimate", "both"])
+def test_the_sampling_node_guides_the_estimate_alone_or_with_the_tokens(tiny, guide):
+    """Alone it is the plain prompt, corrected; learnable tokens in the prompt are left out, as at strength 0."""
+    latents, report = tiny.guided(guide=guide, strength=1.0, stop=0.25)
+    assert report.state == "done" and report.correction.steps and "corrected steps:" in report.summary()
+    assert (report.guided == []) == (guide == "estimate")
+    assert "estimate corrected" in report.brief() and '"correction": {' in report.to_json()
+    alone, _ = steadied(tiny, positive=tiny.plain, steps=4, cfg=5.0)
+    assert torch.equal(latents, alone) == (guide == "estimate")
+
+
+def test_tokens_alone_leave_the_estimate_as_it_is(tiny):
+    _, report = tiny.guided(guide="tokens", stop=0.25)
+    assert report.correction is None and "corrected" not in report.summary()
