@@ -70,7 +70,13 @@ def resolved(comfy: Any, path: Path) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
-def test_a_workflow_says_with_its_preset_what_it_said_in_27_numbers(comfy, path):
+@pytest.mark.parametrize("name", WANTED)
+def test_a_workflow_says_with_its_preset_what_it_said_in_27_numbers(comfy, name):
     settings = comfy.module("motionprompt_core.guidance.settings").GuidanceSettings
-    assert resolved(comfy, path) == [settings(**changed) for changed in WANTED.get(path.stem, [])]
+    assert resolved(comfy, WORKFLOWS / f"{name}.json") == [settings(**changed) for changed in WANTED[name]]
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.json")), ids=lambda path: path.stem)
+def test_what_a_workflow_asks_for_is_a_preset_in_its_range(comfy, path):
+    presets = comfy.module("motionprompt_core.guidance.presets").PRESETS
+    assert {settings.preset for settings in resolved(comfy, path)} <= set(presets)
