@@ -7,6 +7,7 @@ moves its motion modules from one context window to the next.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -182,13 +183,16 @@ class _Recomputed:
 
 
 class _World:
-    """What surrounds a block when it runs: options, GroupNorm, and the plain attributes of its layers."""
+    """What surrounds a block when it runs: options, GroupNorm, the plain attributes of its layers, and the random
+    numbers that layers draw (token merging, tiles of changing size)."""
 
     def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]):
         self.options = {i: _shallow(arg) for i, arg in enumerate(args) if type(arg) is dict}
         self.keywords = {name: _shallow(value) for name, value in kwargs.items()}
         self.norms = [kind.__dict__[name] for kind, name in _GROUP_NORMS]
         self.layers = [(layer, _plain(layer)) for layer in block.modules()]
+        self.device = next((weight.device for weight in block.parameters()), torch.device("cpu"))
+        self.numbers = _random_numbers(self.device)
 
     def filled(self, args: tuple[Any, ...]) -> list[Any]:
         return [self.options.get(i, arg) for i, arg in enumerate(args)]
@@ -197,11 +201,14 @@ class _World:
     def restored(self) -> Iterator[None]:
         norms = [kind.__dict__[name] for kind, name in _GROUP_NORMS]
         layers = [(layer, _plain(layer)) for layer, _ in self.layers]
+        numbers = _random_numbers(self.device)
         self._put(self.norms, self.layers)
+        _draw_from(self.device, self.numbers)
         try:
             yield
         finally:
             self._put(norms, layers)
+            _draw_from(self.device, numbers)
 
     @staticmethod
     def _put(norms: list[Any], layers: list[tuple[nn.Module, dict[str, Any]]]) -> None:
@@ -209,6 +216,19 @@ class _World:
             setattr(kind, name, norm)
         for layer, values in layers:
             layer.__dict__.update(values)
+
+
+def _random_numbers(device: torch.device) -> tuple[Any, ...]:
+    """Where the generators are: Python's, PyTorch's, and the device's own."""
+    own = None if device.type in ("cpu", "meta") else torch.get_device_module(device)
+    return random.getstate(), torch.get_rng_state(), None if own is None else own.get_rng_state(device)
+
+
+def _draw_from(device: torch.device, numbers: tuple[Any, ...]) -> None:
+    random.setstate(numbers[0])
+    torch.set_rng_state(numbers[1])
+    if numbers[2] is not None:
+        torch.get_device_module(device).set_rng_state(numbers[2], device)
 
 
 def _plain(layer: nn.Module) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
 from .activity import check_activity
-from .checks import check_discriminator, check_sampler, check_schedule
+from .checks import check_discriminator, check_hooks, check_sampler, check_schedule
 from .conds import Conds, find_prompts, plain_conds, resolved
 from .core_functions import check_core
 from .decode import frame_size
@@ -144,6 +144,7 @@ class MotionPromptPatch:
         check_core()
         prompts = find_prompts(conds)
         check_sampler(sampler)
+        check_hooks(conds)
         model = guider.model_patcher.model
         family = family_of(model)
         family.check_latents(noise)

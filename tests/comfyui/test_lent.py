@@ -263,3 +263,38 @@ def test_memory_for_gradients_of_animatediff_is_what_was_counted(tiny, monkeypat
         monkeypatch.setattr(comfy.model_management, "pytorch_attention_flash_attention", lambda fused=fused: fused)
         found = [memory.gradient_memory(tiny.model, run, checkpointed) / 2**30 for checkpointed in (False, True)]
         assert found == pytest.approx([18.3, 2.84], rel=0.05)
+
+
+@pytest.mark.parametrize("node, options", [("TomePatchModel", {"ratio": 0.5}), ("HyperTile", {"tile_size": 32})])
+def test_checkpoints_draw_the_same_random_numbers_again(tiny, node, options):
+    (model,) = tiny.comfy.run(node, model=tiny.model, **options)
+
+    def gradient(checkpointing):
+        torch.manual_seed(0)
+        return tiny.gradients(model=model, stop=0.25, checkpointing=checkpointing, latent_image=tiny.latent(2))[0]
+
+    off, again, on = (gradient(how) for how in ("off", "off", "on"))
+    assert torch.equal(off, again)
+    assert float((on - off).norm() / off.norm()) < 1e-4
+
+
+def test_prompts_with_lora_hooks_of_their_own_are_refused(tiny):
+    import comfy.hooks
+
+    def prompt(hooks):
+        return comfy.hooks.set_hooks_for_conditioning(tiny.prompt("a red ball", token_count=1), hooks)
+
+    def both(first, second):
+        first, second = prompt(first), prompt(second)
+        return tiny.comfy.run("ConditioningCombine", conditioning_1=first, conditioning_2=second)[0]
+
+    name = "input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    width, depth = tiny.model.model.diffusion_model.get_submodule(name).weight.shape
+    key = f"lora_unet_{name.replace('.', '_')}"
+    lora = {f"{key}.lora_up.weight": torch.ones(width, 1), f"{key}.lora_down.weight": torch.ones(1, depth)}
+    one, two = (comfy.hooks.create_hook_lora(dict(lora), 0.1, 0.0) for _ in range(2))
+    with pytest.raises(ValueError, match="different LoRA hooks"):
+        tiny.guided(positive=both(one, two))
+    with pytest.raises(ValueError, match="different LoRA hooks"):
+        tiny.guided(positive=both(one, None))
+    assert tiny.guided(positive=both(one, one))[1].guided == [0, 1]
