@@ -28,17 +28,17 @@ def check_sampler(sampler: Any) -> None:
 
 
 def check_hooks(conds: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Raise ValueError for positive prompts whose LoRA hooks differ: ComfyUI changes the model's weights from one prompt
-    to the next, and the backward pass would read those of the last."""
+    """Raise ValueError for positive prompts whose LoRA hooks differ: ComfyUI changes the model's weights from one to
+    the next, and the backward pass would read those of the last."""
     sets: list[list[Any]] = []
     for cond in conds.get("positive", ()):
         hooks = getattr(cond.get("hooks"), "hooks", ())
         sets.append([hook for hook in hooks if getattr(hook, "hook_type", None) == EnumHookType.Weight])
     if any(found != sets[0] for found in sets):
         raise ValueError(
-            "MotionPrompt: the positive prompts have different LoRA hooks, so the model's weights change from one to the "
-            "next and the guidance would be wrong. Give all of them the same hooks (Set Hooks after Combine), or use a "
-            "LoRA loader."
+            "MotionPrompt: the positive prompts have different LoRA hooks, so the model's weights change from one to "
+            "the next and the guidance would be wrong. Give all of them the same hooks (Set Hooks after Combine), or "
+            "use a LoRA loader."
         )
 
 

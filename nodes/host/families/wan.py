@@ -14,8 +14,8 @@ from .layouts import LatentVideoFamily
 class Wan(LatentVideoFamily):
     name = "wan"
     title = "Wan"
-    # Counted for Wan 2.1 1.3B with 81 frames at 832 x 480 in bf16: 59.0 GiB, or 6.9 with checkpoints, where inference is
-    # said to take 1.77 GiB; and scaled from its 30 blocks to the 40 of 14B, for which ComfyUI's estimate has no term.
+    # Counted for Wan 2.1 1.3B with 81 frames at 832 x 480 in bf16: 59.0 GiB, or 6.9 with checkpoints, where inference
+    # is said to take 1.77 GiB; and scaled from its 30 blocks to the 40 of 14B, which ComfyUI's estimate leaves out.
     memory = GradientMemory(saved=44.4, checkpointed=4.5)
 
     def matches(self, model: Any) -> bool:
