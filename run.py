@@ -32,7 +32,10 @@ OLDEST, NEWEST = (3, 10), (3, 13)
 # group -> [(requirement file, pip options)]
 GROUPS = {
     "run": [("requirements-comfyui.txt", []), ("requirements.txt", []), ("requirements-wheels.txt", ["--no-deps"])],
-    "dev": [("requirements-dev.txt", [])],
+    "dev": [
+        ("requirements-dev.txt", []),
+        ("requirements-frontend.txt", ["--no-deps", "--upgrade", "--target", str(VENV / "frontend")]),
+    ],
 }
 
 

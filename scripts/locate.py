@@ -77,6 +77,14 @@ def what_is_covered() -> list[str]:
     return [*lines, f"AnimateDiff-Evolved: {animatediff() or 'absent'}"]
 
 
+def newest_frontend() -> Path | None:
+    """The newest interface, for ComfyUI's --front-end-root: MOTIONPROMPT_FRONTEND, or what run.py installed beside the
+    environment's own; None if there is none."""
+    installed = Path(sys.prefix) / "frontend" / "comfyui_frontend_package" / "static"
+    path = Path(os.environ.get("MOTIONPROMPT_FRONTEND") or installed)
+    return path if (path / "index.html").is_file() else None
+
+
 def missing_packages(comfyui: Path) -> list[str]:
     """What a ComfyUI's requirements.txt asks for and this interpreter does not have, as lines for pip.
 
