@@ -53,6 +53,7 @@ class Canvas:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.set_default_timeout(PATIENCE)
         self.url = url
+        self.prefix = ""  # of the names of screenshots
         self.open()
         # The first start shows the templates, at a time of its own; the start after it does not.
         self.change_setting("Comfy.TutorialCompleted", True)
@@ -63,7 +64,9 @@ class Canvas:
         self.close_dialogs()
 
     def change_setting(self, name: str, value: Any) -> None:
-        """Change one of the interface's settings, and start it anew."""
+        """Change one of the interface's settings, and start it anew; nothing if it has the value."""
+        if self.evaluate("name => window.app.extensionManager.setting.get(name)", name) == value:
+            return
         self.evaluate(
             "async ([name, value]) => await window.app.extensionManager.setting.set(name, value)",
             [name, value],
@@ -158,6 +161,38 @@ class Canvas:
         """What Run would send."""
         return json.loads(self.evaluate("async () => JSON.stringify((await window.app.graphToPrompt()).output)"))
 
+    def show_view(self, kind: str, lines: list[str], workflow: str | None = None, inside: str = "") -> None:
+        """What the server's message does that gives the first node of a type this to show, with curves.
+
+        Args:
+            workflow: whose node it is, if not the open one's. inside: "<id of the subgraph's node>:".
+        """
+        self.evaluate(
+            """([kind, lines, workflow, inside]) => {
+                const { app } = window;
+                const node = `${inside}${app.canvas.graph.nodes.find(node => node.type === kind).id}`;
+                const curves = { loss: [3, 2, null, 1], phi: [0.1, 0.3, 0.2, 0.6], step: [4, 4, 5, 5] };
+                const detail = { node, workflow: workflow ?? (app.rootGraph ?? app.graph).id, lines, curves };
+                app.api.dispatchEvent(new CustomEvent("motionprompt.view", { detail }));
+            }""",
+            [kind, lines, workflow, inside],
+        )
+
+    def to_subgraph(self, kind: str) -> str:
+        """Put the first node of a type into a subgraph and open that; returns the id of the subgraph's node."""
+        outer = self.evaluate(
+            """kind => {
+                const { app } = window;
+                const node = app.graph.nodes.find(node => node.type === kind);
+                const { subgraph, node: outer } = app.graph.convertToSubgraph(new Set([node]));
+                app.canvas.openSubgraph(subgraph, outer);
+                return String(outer.id);
+            }""",
+            kind,
+        )
+        self.page.wait_for_timeout(500)  # the inner nodes are put in place with the next frames
+        return outer
+
     def set_widgets(self, kind: str, **values: Any) -> None:
         """Turn widgets on the canvas, of every node of a type."""
         changed = self.evaluate(
@@ -249,7 +284,7 @@ class Canvas:
 
     def shoot(self, name: str) -> Path:
         SHOTS.mkdir(parents=True, exist_ok=True)
-        path = SHOTS / f"{name}.png"
+        path = SHOTS / f"{self.prefix}{name}.png"
         self.page.screenshot(path=path)
         return path
 

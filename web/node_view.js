@@ -20,7 +20,8 @@ const STYLE = `
 .motionprompt-view > div:has(figure) { flex: 1; } /* the curves grow with the node */
 .motionprompt-view figure { display: flex; flex-direction: column; flex: 1 0 ${PLOT}px; margin: 0; }
 .motionprompt-view figcaption { display: flex; gap: 12px; white-space: nowrap; overflow: hidden; }
-.motionprompt-view svg { flex: 1; min-height: 0; margin: 4px 3px 6px; overflow: visible; }
+.motionprompt-view svg { flex: 1 0 ${PLOT - LINE - 10}px; height: 0; min-height: 0; margin: 4px 3px 6px;
+  overflow: visible; }
 .motionprompt-view p { margin: 0; white-space: pre-line; overflow-wrap: anywhere; }
 /* the node under it is dragged, selected and zoomed as if it were drawn there */
 :has(> .motionprompt-view) { pointer-events: none !important; }

@@ -1,13 +1,16 @@
-"""The pack as an artist meets it: the real interface in a browser, on a live server.
+"""The pack as an artist meets it: the real interface in a browser, on live servers.
 
-One server and one tab for the whole file; screenshots of everything are in output/browser. The interface is the one
-that pip installed; MOTIONPROMPT_FRONTEND=<folder "static" of a comfyui_frontend_package> tries another.
+Two interfaces, the one that pip installed on the oldest ComfyUI and the newest on the newest, each with its classic
+canvas and with Nodes 2.0; one server and one tab for each interface. Screenshots of everything are in output/browser.
+MOTIONPROMPT_FRONTEND=<folder "static" of a comfyui_frontend_package> tries another in the newest's place.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
+import json
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,14 @@ from PIL import Image
 
 from scripts.browser import Canvas, NoBrowser, find_browser, open_canvas
 from scripts.comfy_server import PACK_NAME, ComfyServer
-from scripts.locate import animatediff, comfyuis
+from scripts.locate import animatediff, comfyuis, newest_frontend
 from scripts.workflow import load_workflow, ui_to_api
 from tests.comfyui.conftest import MISSING, probe_packs
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+SEEDS = itertools.count(1)
+HOSTILE = "<img src=x onerror=RAN.push(1)>"
 
 
 def put_files(folder: Path) -> None:
@@ -35,28 +40,67 @@ def put_files(folder: Path) -> None:
         if node["type"] == "LoadVideo":
             (folder / "input").mkdir(exist_ok=True)
             (folder / "input" / node["widgets_values"][0]).touch()
+    (folder / "models" / "motionprompt").mkdir(parents=True, exist_ok=True)
+    (folder / "models" / "motionprompt" / f"{HOSTILE}.safetensors").touch()
+    frames = [Image.new("L", (64, 64), shade).rotate(shade) for shade in range(40, 200, 20)]
+    for side in (HOSTILE, "generated"):
+        (folder / "input" / side).mkdir(parents=True)
+        options = {"save_all": True, "append_images": frames[1:], "duration": 125}
+        frames[0].save(folder / "input" / side / f"{HOSTILE}.webp", **options)
+
+
+@pytest.fixture(scope="session", params=["bundled interface", "newest interface"])
+def interface(request: pytest.FixtureRequest) -> str:
+    """Of the session, so that all tests of one come before those of the other, and each server starts once."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """The ComfyUI whose interface is installed: the oldest one."""
+def server(interface: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """The oldest ComfyUI with the interface that is installed, or the newest with the newest."""
     try:
         find_browser()
     except NoBrowser as missing:
         pytest.skip(f"no browser tests: {missing}")
-    paths = comfyuis() or pytest.skip(MISSING)
-    ade, frontend = animatediff(), os.environ.get("MOTIONPROMPT_FRONTEND")
-    packs = [ROOT, *probe_packs(), *([ade] if ade else [])]
-    args = ["--front-end-root", frontend] if frontend else []
+    paths, args = comfyuis() or pytest.skip(MISSING), []
+    if newest := interface.startswith("newest"):
+        frontend = newest_frontend() or pytest.skip("the newest interface is absent (run.py test installs it)")
+        args = ["--front-end-root", str(frontend)]
+    path = paths[-1] if newest else paths[0]
+    ade = animatediff(path)
     put_files(folder := tmp_path_factory.mktemp("comfyui"))
-    with ComfyServer(paths[0], packs, base_dir=folder, args=args) as running:
+    with ComfyServer(path, [ROOT, *probe_packs(), *([ade] if ade else [])], base_dir=folder, args=args) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def canvas(server: ComfyServer) -> Iterator[Canvas]:
-    with open_canvas(server.url) as tab:
-        yield tab
+def tab(server: ComfyServer) -> Iterator[Canvas]:
+    with open_canvas(server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def classic(tab: Canvas, server: ComfyServer) -> Canvas:
+    """For what has nothing to do with how nodes are drawn."""
+    tab.change_setting("Comfy.VueNodes.Enabled", False)
+    tab.prefix = f"{server.version}_"
+    return tab
+
+
+@pytest.fixture(scope="module", params=["classic", "Nodes 2.0"])
+def canvas(tab: Canvas, server: ComfyServer, request: pytest.FixtureRequest) -> Canvas:
+    """The tab with one of the two ways in which ComfyUI draws nodes."""
+    tab.change_setting("Comfy.VueNodes.Enabled", request.param == "Nodes 2.0")
+    tab.prefix = f"{server.version}_{request.param.replace(' ', '_').lower()}_"
+    return tab
+
+
+@pytest.fixture
+def quickstart(tmp_path: Path) -> Path:
+    """A copy with an id of its own: the interface takes two files with one id for one workflow."""
+    workflow = {**load_workflow(ROOT / "workflows" / "quickstart.json"), "id": str(uuid.uuid4())}
+    (tmp_path / "quickstart.json").write_text(json.dumps(workflow), encoding="utf-8")
+    return tmp_path / "quickstart.json"
 
 
 def needs_ade(path: Path) -> None:
@@ -83,72 +127,74 @@ def what_runs(prompt: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_every_workflow_is_listed_with_its_thumbnail(canvas: Canvas) -> None:
-    canvas.open_templates(PACK_NAME)
+def test_every_workflow_is_listed_with_its_thumbnail(classic: Canvas) -> None:
+    classic.open_templates(PACK_NAME)
     for path in WORKFLOWS:
-        canvas.page.get_by_text(path.stem, exact=True).first.scroll_into_view_if_needed()  # others are not loaded
+        classic.page.get_by_text(path.stem, exact=True).first.scroll_into_view_if_needed()  # others are not loaded
         with Image.open(path.with_suffix(".jpg")) as thumbnail:
             size = list(thumbnail.size)
-        canvas.page.wait_for_function(
+        classic.page.wait_for_function(
             "([name, size]) => [...document.images].some(image => image.alt === name &&"
             " image.naturalWidth === size[0] && image.naturalHeight === size[1])",
             arg=[path.stem, size],
         )
-    canvas.page.wait_for_timeout(500)
-    canvas.shoot("templates")
-    canvas.close_dialogs()
+    classic.page.wait_for_timeout(500)
+    classic.shoot("templates")
+    classic.close_dialogs()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_opens_by_click_and_by_drop_and_means_what_the_tests_run(
+def test_a_workflow_opens_in_every_canvas_without_overlaps_and_means_what_the_tests_run(
     canvas: Canvas, server: ComfyServer, path: Path
 ) -> None:
     needs_ade(path)
     expected = what_runs(ui_to_api(load_workflow(path), server.object_info()))
-    types = sorted(node["type"] for node in load_workflow(path)["nodes"])
-
-    canvas.open_templates(PACK_NAME)
-    canvas.click_template(path.stem)
+    canvas.drop(path)
     canvas.close_dialogs()
     nodes = canvas.nodes()
-    assert sorted(node["type"] for node in nodes) == types
+    assert sorted(node["type"] for node in nodes) == sorted(node["type"] for node in load_workflow(path)["nodes"])
     assert [node["type"] for node in nodes if not node["known"] or node["wrong"]] == []
-    assert overlapping(nodes) == []
     assert what_runs(canvas.prompt()) == expected
     canvas.fit()
     canvas.shoot(path.stem)
-
-    canvas.drop(path)
-    canvas.close_dialogs()
-    assert [node["type"] for node in canvas.nodes() if not node["known"] or node["wrong"]] == []
-    assert what_runs(canvas.prompt()) == expected
+    assert overlapping(canvas.nodes()) == []
     assert canvas.errors == []
 
 
-def test_quickstart_run_from_the_canvas_ends_with_pictures_on_it(canvas: Canvas) -> None:
-    canvas.drop(ROOT / "workflows" / "quickstart.json")
+def test_a_workflow_opens_by_click(classic: Canvas, server: ComfyServer) -> None:
+    path = ROOT / "workflows" / "quickstart.json"
+    classic.open_templates(PACK_NAME)
+    classic.click_template(path.stem)
+    classic.close_dialogs()
+    assert what_runs(classic.prompt()) == what_runs(ui_to_api(load_workflow(path), server.object_info()))
+
+
+def test_quickstart_run_from_the_canvas_ends_with_pictures_curves_and_lines_on_it(
+    canvas: Canvas, quickstart: Path
+) -> None:
+    canvas.drop(quickstart)
     canvas.set_widgets("KSampler", steps=6)
-    canvas.set_widgets("MotionPromptKSampler", steps=6)
+    canvas.set_widgets("MotionPromptKSampler", steps=6, seed=next(SEEDS))  # a run, and not what the server kept
+    assert canvas.view_of("MotionPromptKSampler") is canvas.view_of("MotionPromptReport") is None, "an empty hole"
     assert canvas.run() == "execution_success"
-    shown = {"SaveAnimatedWEBP", "MotionPromptReport"}
     canvas.fit()  # what is out of sight is not drawn, and its pictures are not loaded
+    sampler, report = (canvas.wait_for_view(kind) for kind in ("MotionPromptKSampler", "MotionPromptReport"))
+    lines = report["text"].split("\n")
+    assert re.fullmatch(r"done: \d+ of 6 steps guided, \d+ s", lines[0]) and "loss" in lines[1]
+    assert sampler["text"] == report["text"] and sampler["curves"] == 2 and report["curves"] == 0
+    shown = {"SaveAnimatedWEBP", "MotionPromptReport"}
     canvas.page.wait_for_function(
-        "types => window.app.graph.nodes.filter(node => types.includes(node.type))"
-        ".every(node => node.imgs?.length && node.imgs.every(image => image.naturalWidth > 0))",
+        "types => window.app.graph.nodes.filter(node => types.includes(node.type)).every(node => node.imgs?.length &&"
+        " node.imgs.every(image => image.naturalWidth > 0)) || document.querySelectorAll('.lg-node img').length >= 4",
         arg=sorted(shown),
     )
-    lines = canvas.view_of("MotionPromptReport")["text"].split("\n")
-    assert re.fullmatch(r"done: \d+ of 6 steps guided, \d+ s", lines[0]) and "loss" in lines[1]
-    sampler = canvas.view_of("MotionPromptKSampler")
-    assert sampler["text"].split("\n") == lines and sampler["curves"] == 2
-    for kind in ("MotionPromptReport", "MotionPromptKSampler"):
-        canvas.wait_for_view(kind)
-    canvas.page.wait_for_timeout(5000)  # animated pictures find their place with the next redraws
+    canvas.page.wait_for_timeout(1500)  # animated pictures find their place with the next redraws
     canvas.shoot("quickstart_done")
+    assert overlapping(canvas.nodes()) == []
     assert canvas.errors == []
 
 
-def test_a_number_that_is_left_to_the_preset_says_so(canvas: Canvas) -> None:
+def test_a_number_that_is_left_to_the_preset_says_so(classic: Canvas) -> None:
     look = """([type, name, value]) => {
         const widget = LiteGraph.createNode(type).widgets.find(widget => widget.name === name)
         const before = widget._displayValue
@@ -156,38 +202,144 @@ def test_a_number_that_is_left_to_the_preset_says_so(canvas: Canvas) -> None:
         return [before, Number(widget._displayValue)]
     }"""
     for node, name, value in (("MotionPromptKSampler", "start", 0.25), ("MotionPromptSettings", "iterations", 4)):
-        assert canvas.evaluate(look, [node, name, value]) == ["preset", value]
+        assert classic.evaluate(look, [node, name, value]) == ["preset", value]
     steps = "() => LiteGraph.createNode('MotionPromptKSampler').widgets.find(w => w.name === 'steps')._displayValue"
-    assert canvas.evaluate(steps) != "preset"
+    assert classic.evaluate(steps) != "preset"
 
 
-def test_help_is_in_the_users_language(canvas: Canvas) -> None:
+def test_what_a_run_shows_is_in_no_workflow_and_survives_a_reload(canvas: Canvas, quickstart: Path) -> None:
+    def saved() -> tuple[dict[str, Any], int]:
+        """Widgets of the pack's nodes by id, and the height of the sampler, as a file would have them."""
+        nodes = canvas.evaluate("() => window.app.graph.serialize().nodes")
+        ours = {str(node["id"]): node for node in nodes if node["type"].startswith("MotionPrompt")}
+        height = next(node["size"][1] for node in ours.values() if node["type"] == "MotionPromptKSampler")
+        return {number: node["widgets_values"] for number, node in ours.items()}, height
+
+    def same(before: tuple[dict[str, Any], int]) -> bool:
+        """Interfaces measure a node anew when they open it, and find a few pixels more or less."""
+        now = saved()
+        return now[0] == before[0] and abs(now[1] - before[1]) < 10
+
+    canvas.drop(quickstart)
+    canvas.page.wait_for_timeout(500)  # nodes grow to what they hold
+    before, prompt = saved(), canvas.prompt()
+    canvas.show_view("MotionPromptKSampler", ["step 5 of 20", "phi 0.1 -> 0.6"])
+    shown = canvas.wait_for_view("MotionPromptKSampler")
+    assert shown["text"] == "step 5 of 20\nphi 0.1 -> 0.6" and shown["curves"] == 2
+    assert same(before) and canvas.prompt() == prompt
+
+    canvas.page.wait_for_timeout(1500)  # the interface keeps its drafts with a delay
+    canvas.open()
+    assert canvas.wait_for_view("MotionPromptKSampler") == shown
+    assert same(before) and canvas.prompt() == prompt
+    assert canvas.errors == []
+
+
+def test_what_a_run_shows_belongs_to_its_node_alone(canvas: Canvas, quickstart: Path) -> None:
+    canvas.drop(quickstart)
+    canvas.show_view("MotionPromptKSampler", ["of another workflow"], workflow="another")
+    assert canvas.view_of("MotionPromptKSampler") is None
+    canvas.show_view("MotionPromptKSampler", ["its own"])
+    canvas.wait_for_view("MotionPromptKSampler")
+    widgets, copied = canvas.evaluate(
+        """() => {
+            const { app } = window, values = node => node.widgets.filter(w => w.serialize !== false).map(w => w.value);
+            const node = app.graph.nodes.find(node => node.type === "MotionPromptKSampler");
+            const known = new Set(app.graph.nodes);
+            app.canvas.copyToClipboard([node]);
+            app.canvas.pasteFromClipboard();
+            const copy = app.graph.nodes.find(node => !known.has(node));
+            const found = [values(node), [values(copy), copy.widgets.some(w => w.name === "motionprompt_view")]];
+            app.graph.remove(node);
+            return found;
+        }"""
+    )
+    assert copied == [widgets, False]
+    gone = "() => document.querySelectorAll('.motionprompt-view').length === 0"
+    canvas.page.wait_for_function(gone)
+    assert canvas.errors == []
+
+
+def test_a_node_in_a_subgraph_shows_its_run(canvas: Canvas, quickstart: Path) -> None:
+    canvas.drop(quickstart)
+    outer = canvas.to_subgraph("MotionPromptKSampler")
+    inner = [node for node, item in canvas.prompt().items() if item["class_type"] == "MotionPromptKSampler"]
+    assert len(inner) == 1 and inner[0].startswith(f"{outer}:")
+    canvas.show_view("MotionPromptKSampler", ["inside"], inside=f"{outer}:")
+    assert canvas.wait_for_view("MotionPromptKSampler")["text"] == "inside"
+    canvas.shoot("subgraph")
+    assert canvas.errors == []
+
+
+def test_names_of_files_run_no_script(canvas: Canvas, quickstart: Path) -> None:
+    """Of a clip and its folder while they are measured, of a missing folder in an error, of weights in a menu."""
+    canvas.drop(quickstart)
+    canvas.evaluate(
+        """([real, generated]) => {
+            const { app, LiteGraph } = window;
+            window.RAN = [];
+            app.graph.clear();
+            const flow = LiteGraph.createNode("MotionPromptLoadOpticalFlow");
+            const data = LiteGraph.createNode("MotionPromptFlowDataset");
+            const text = LiteGraph.createNode("PreviewAny");
+            for (const node of [flow, data, text]) app.graph.add(node);
+            flow.widgets.find(w => w.name === "name").value = "lucas_kanade";
+            data.widgets.find(w => w.name === "real").value = real;
+            data.widgets.find(w => w.name === "generated").value = generated;
+            flow.connect(0, data, data.inputs.findIndex(input => input.name === "flow_model"));
+            data.connect(1, text, 0);
+        }""",
+        [HOSTILE, "generated"],
+    )
+    assert canvas.run() == "execution_success"
+    canvas.fit()
+    view = canvas.wait_for_view("MotionPromptFlowDataset")
+    assert HOSTILE in view["text"] and view["tags"] == 0
+    canvas.shoot("names")
+    canvas.set_widgets("MotionPromptFlowDataset", real=f"{HOSTILE} missing")
+    assert canvas.run() == "execution_error"
+    canvas.page.get_by_text(HOSTILE).first.wait_for()
+    menu = canvas.evaluate(
+        """() => {
+            const { LiteGraph } = window, node = LiteGraph.createNode("MotionPromptLoadFlowDiscriminator");
+            const { values } = node.widgets.find(widget => widget.name === "name").options;
+            new LiteGraph.ContextMenu(values, {});  // what a click on the widget opens
+            return values;
+        }"""
+    )
+    assert "demo_discriminator.safetensors" in menu
+    canvas.page.wait_for_timeout(500)
+    assert canvas.evaluate("window.RAN") == []
+    canvas.close_dialogs()
+
+
+def test_help_is_in_the_users_language(classic: Canvas) -> None:
     page = (ROOT / "web" / "docs" / "MotionPromptReport" / "zh.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
-    assert headings and "When to use it" in canvas.help_page("MotionPromptReport")
+    assert headings and "When to use it" in classic.help_page("MotionPromptReport")
     try:
-        canvas.change_setting("Comfy.Locale", "zh")
-        shown = canvas.help_page("MotionPromptReport")
+        classic.change_setting("Comfy.Locale", "zh")
+        shown = classic.help_page("MotionPromptReport")
         picture = "document.querySelector('.node-help-content img')?.naturalWidth > 99"
-        canvas.page.wait_for_function(picture)
-        canvas.shoot("help_in_chinese")
+        classic.page.wait_for_function(picture)
+        classic.shoot("help_in_chinese")
     finally:
-        canvas.change_setting("Comfy.Locale", "en")
+        classic.change_setting("Comfy.Locale", "en")
     assert [heading for heading in headings if heading not in shown] == []
 
 
-def test_a_missing_file_gets_the_dialog_that_names_its_folder(canvas: Canvas, tmp_path: Path) -> None:
+def test_a_missing_file_gets_the_dialog_that_names_its_folder(classic: Canvas, tmp_path: Path) -> None:
     """The discriminator that a shared workflow was made with, under a name that this machine does not have."""
     text = (ROOT / "workflows" / "quickstart.json").read_text(encoding="utf-8")
     renamed = tmp_path / "renamed.json"
     renamed.write_text(text.replace("demo_discriminator.safetensors", "renamed.safetensors"), encoding="utf-8")
-    canvas.drop(renamed)
-    dialog = canvas.page.locator(".p-dialog").get_by_text("motionprompt / renamed.safetensors")
-    details = canvas.page.get_by_text("View details")  # newer interfaces have a panel instead
+    classic.drop(renamed)
+    dialog = classic.page.locator(".p-dialog").get_by_text("motionprompt / renamed.safetensors")
+    details = classic.page.get_by_text("View details")  # newer interfaces have a panel instead
     dialog.or_(details).first.wait_for()
     if details.count():
         details.first.click()
-        canvas.page.get_by_text("renamed.safetensors", exact=True).first.wait_for()
-        canvas.page.get_by_text("motionprompt", exact=True).first.wait_for()
-    canvas.shoot("missing_model")
-    canvas.close_dialogs()
+        classic.page.get_by_text("renamed.safetensors", exact=True).first.wait_for()
+        classic.page.get_by_text("motionprompt", exact=True).first.wait_for()
+    classic.shoot("missing_model")
+    classic.close_dialogs()
