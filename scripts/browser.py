@@ -64,14 +64,18 @@ class Canvas:
         self.close_dialogs()
 
     def change_setting(self, name: str, value: Any) -> None:
-        """Change one of the interface's settings, and start it anew; nothing if it has the value."""
-        if self.evaluate("name => window.app.extensionManager.setting.get(name)", name) == value:
-            return
+        """Change one of the interface's settings, and start it anew."""
         self.evaluate(
             "async ([name, value]) => await window.app.extensionManager.setting.set(name, value)",
             [name, value],
         )
         self.open()
+
+    def use_nodes_2(self, on: bool) -> None:
+        """Nodes 2.0, or the classic canvas."""
+        name = "Comfy.VueNodes.Enabled"
+        if self.evaluate("name => window.app.extensionManager.setting.get(name)", name) != on:
+            self.change_setting(name, on)
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
         return self.page.evaluate(script, argument)
@@ -211,12 +215,19 @@ class Canvas:
         assert changed, f"no {kind} with {', '.join(values)} on the canvas"
 
     def run(self) -> str:
-        """Press Run; returns how it ended: execution_success, execution_error or execution_interrupted."""
+        """Press Run; returns how it ended: execution_success, execution_error or execution_interrupted.
+
+        What was said with it is in `window.detail`.
+        """
         self.evaluate(
             """() => { window.ended = null;
                 for (const name of ["execution_success", "execution_error", "execution_interrupted"])
-                    window.app.api.addEventListener(name, () => { window.ended = name }, {once: true}) }"""
+                    window.app.api.addEventListener(name, ({detail}) => Object.assign(window, {ended: name, detail}),
+                                                    {once: true}) }"""
         )
+        self.page.wait_for_timeout(500)  # a dialog about missing files comes late
+        self.close_dialogs()
+        self.page.wait_for_function("!document.querySelector('.p-dialog')")
         self.page.locator('[data-testid="queue-button"] button, button[data-testid="queue-button"]').first.click()
         self.page.wait_for_function("window.ended", timeout=600 * SECONDS)
         return self.evaluate("window.ended")

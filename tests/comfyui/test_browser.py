@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from scripts.browser import Canvas, NoBrowser, find_browser, open_canvas
 from scripts.comfy_server import PACK_NAME, ComfyServer
@@ -42,7 +42,8 @@ def put_files(folder: Path) -> None:
             (folder / "input" / node["widgets_values"][0]).touch()
     (folder / "models" / "motionprompt").mkdir(parents=True, exist_ok=True)
     (folder / "models" / "motionprompt" / f"{HOSTILE}.safetensors").touch()
-    frames = [Image.new("L", (64, 64), shade).rotate(shade) for shade in range(40, 200, 20)]
+    texture = Image.effect_noise((24, 24), 90).resize((96, 96))
+    frames = [ImageChops.offset(texture, 3 * number, 0) for number in range(8)]
     for side in (HOSTILE, "generated"):
         (folder / "input" / side).mkdir(parents=True)
         options = {"save_all": True, "append_images": frames[1:], "duration": 125}
@@ -82,7 +83,7 @@ def tab(server: ComfyServer) -> Iterator[Canvas]:
 @pytest.fixture
 def classic(tab: Canvas, server: ComfyServer) -> Canvas:
     """For what has nothing to do with how nodes are drawn."""
-    tab.change_setting("Comfy.VueNodes.Enabled", False)
+    tab.use_nodes_2(False)
     tab.prefix = f"{server.version}_"
     return tab
 
@@ -90,7 +91,7 @@ def classic(tab: Canvas, server: ComfyServer) -> Canvas:
 @pytest.fixture(scope="module", params=["classic", "Nodes 2.0"])
 def canvas(tab: Canvas, server: ComfyServer, request: pytest.FixtureRequest) -> Canvas:
     """The tab with one of the two ways in which ComfyUI draws nodes."""
-    tab.change_setting("Comfy.VueNodes.Enabled", request.param == "Nodes 2.0")
+    tab.use_nodes_2(request.param == "Nodes 2.0")
     tab.prefix = f"{server.version}_{request.param.replace(' ', '_').lower()}_"
     return tab
 
@@ -291,7 +292,7 @@ def test_names_of_files_run_no_script(canvas: Canvas, quickstart: Path) -> None:
         }""",
         [HOSTILE, "generated"],
     )
-    assert canvas.run() == "execution_success"
+    assert canvas.run() == "execution_success", canvas.evaluate("window.detail")
     canvas.fit()
     view = canvas.wait_for_view("MotionPromptFlowDataset")
     assert HOSTILE in view["text"] and view["tags"] == 0
