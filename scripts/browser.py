@@ -227,7 +227,6 @@ class Canvas:
         )
         self.page.wait_for_timeout(500)  # a dialog about missing files comes late
         self.close_dialogs()
-        self.page.wait_for_function("!document.querySelector('.p-dialog')")
         self.page.locator('[data-testid="queue-button"] button, button[data-testid="queue-button"]').first.click()
         self.page.wait_for_function("window.ended", timeout=600 * SECONDS)
         return self.evaluate("window.ended")

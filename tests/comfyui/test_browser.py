@@ -42,10 +42,10 @@ def put_files(folder: Path) -> None:
             (folder / "input" / node["widgets_values"][0]).touch()
     (folder / "models" / "motionprompt").mkdir(parents=True, exist_ok=True)
     (folder / "models" / "motionprompt" / f"{HOSTILE}.safetensors").touch()
-    texture = Image.effect_noise((24, 24), 90).resize((96, 96))
-    frames = [ImageChops.offset(texture, 3 * number, 0) for number in range(8)]
     for side in (HOSTILE, "generated"):
         (folder / "input" / side).mkdir(parents=True)
+        texture = Image.effect_noise((24, 24), 90).resize((96, 96))
+        frames = [ImageChops.offset(texture, 3 * number, 0) for number in range(8)]
         options = {"save_all": True, "append_images": frames[1:], "duration": 125}
         frames[0].save(folder / "input" / side / f"{HOSTILE}.webp", **options)
 
@@ -141,7 +141,7 @@ def test_every_workflow_is_listed_with_its_thumbnail(classic: Canvas) -> None:
         )
     classic.page.wait_for_timeout(500)
     classic.shoot("templates")
-    classic.close_dialogs()
+    classic.open()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -292,7 +292,7 @@ def test_names_of_files_run_no_script(canvas: Canvas, quickstart: Path) -> None:
         }""",
         [HOSTILE, "generated"],
     )
-    assert canvas.run() == "execution_success", canvas.evaluate("window.detail")
+    assert canvas.run() == "execution_success", canvas.evaluate("window.detail.exception_message")
     canvas.fit()
     view = canvas.wait_for_view("MotionPromptFlowDataset")
     assert HOSTILE in view["text"] and view["tags"] == 0
