@@ -189,7 +189,7 @@ def test_quickstart_run_from_the_canvas_ends_with_pictures_curves_and_lines_on_i
         " node.imgs.every(image => image.naturalWidth > 0)) || document.querySelectorAll('.lg-node img').length >= 4",
         arg=sorted(shown),
     )
-    canvas.page.wait_for_timeout(1500)  # animated pictures find their place with the next redraws
+    canvas.fit()  # animated pictures find their place with the next redraws
     canvas.shoot("quickstart_done")
     assert overlapping(canvas.nodes()) == []
     assert canvas.errors == []
