@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..motionprompt_core.guidance.report import GuidanceReport
 from .host import ksampler
+from .host.guidance import Guidance
 from .host.sampling import MotionPromptPatch
 from .host.schema import ReportType, SettingsType, make, schema
 from .host.status import node_view
@@ -109,7 +110,7 @@ class MotionPromptKSampler(io.ComfyNode):
         report = GuidanceReport()
         view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
         chosen = settings_from(preset, settings, sliders)
-        patch = MotionPromptPatch(chosen, vae, flow_model, discriminator, report, view)
+        patch = MotionPromptPatch(Guidance(chosen, vae, flow_model, discriminator, report, view))
         latent = ksampler.sample(
             patch.attach(model), seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise
         )
@@ -164,7 +165,7 @@ class ApplyMotionPrompt(io.ComfyNode):
         report = GuidanceReport()
         view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
         chosen = settings_from(preset, settings, sliders)
-        patch = MotionPromptPatch(chosen, vae, flow_model, discriminator, report, view)
+        patch = MotionPromptPatch(Guidance(chosen, vae, flow_model, discriminator, report, view))
         return io.NodeOutput(patch.attach(model), report)
 
 

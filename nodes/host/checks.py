@@ -9,8 +9,7 @@ from typing import Any
 from comfy.hooks import EnumHookType
 from torch import Tensor
 
-from ...motionprompt_core.guidance.report import GuidanceReport
-from .models import ManagedModel
+from .guidance import Guidance
 
 
 def sampler_function(sampler: Any) -> str:
@@ -56,29 +55,23 @@ def evaluates_once_off_schedule(sampler: Any) -> bool:
     return "dpm_fast" in sampler_function(sampler)
 
 
-def flows_of(discriminator: ManagedModel | None) -> int:
-    """How many flows in a row are judged together."""
-    return 1 if discriminator is None else discriminator.module.num_flows
-
-
-def check_discriminator(
-    flow: ManagedModel, discriminator: ManagedModel | None, frames: int, report: GuidanceReport
-) -> None:
+def check_discriminator(guidance: Guidance, frames: int) -> None:
     """Note it in the report if the discriminator was trained on another flow model's flow.
 
     Raises:
         ValueError: the video has too few frames for it.
     """
-    if discriminator is None:
-        report.note("No discriminator: the motion is judged by smoothness alone.")
+    if guidance.discriminator is None:
+        guidance.report.note("No discriminator: the motion is judged by smoothness alone.")
         return
-    if frames <= flows_of(discriminator):
+    flows = guidance.num_flows
+    if frames <= flows:
         raise ValueError(
-            f"MotionPrompt: this discriminator judges {flows_of(discriminator)} flows in a row, between "
-            f"{flows_of(discriminator) + 1} frames, and the video has {frames}. Make it longer."
+            f"MotionPrompt: this discriminator judges {flows} flows in a row, between {flows + 1} frames, and the "
+            f"video has {frames}. Make it longer."
         )
-    trained, used = discriminator.module.config.flow_model, flow.module.name
+    trained, used = guidance.discriminator.module.config.flow_model, guidance.flow.module.name
     if trained != used:
         text = f"The discriminator was trained on flow of {trained}, but judges that of {used}. Use {trained}."
-        report.note(text)
+        guidance.report.note(text)
         logging.warning("MotionPrompt: %s", text)

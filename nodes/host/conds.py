@@ -9,11 +9,10 @@ from typing import Any
 import comfy.samplers
 from torch import Tensor
 
+from .comfy_types import Conds, Guider
 from .concatenated import concatenated
 from .learnable_clip import recovered
 from .tokens import PAYLOAD, Encoded, LearnablePrompt
-
-Conds = dict[str, list[dict[str, Any]]]
 
 
 def resolved(conds: Conds) -> Conds:
@@ -89,7 +88,7 @@ class SwappableConds:
         context: arguments of `encode_model_conds`: noise, device and the keyword arguments.
     """
 
-    def __init__(self, guider: Any, context: dict[str, Any]):
+    def __init__(self, guider: Guider, context: dict[str, Any]):
         self.guider = guider
         self.plain: Conds = {key: list(entries) for key, entries in guider.conds.items()}
         self.context = context

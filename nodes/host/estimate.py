@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from ...motionprompt_core.guidance.modes import cost_ratio
 from ...motionprompt_core.guidance.presets import describe
-from .checks import flows_of
+from .comfy_types import cfg_of
+from .guidance_run import GuidedRun
 from .memory import gradient_memory
 
 
-def cost_line(run: Any, num_steps: int) -> str:
+def cost_line(run: GuidedRun, num_steps: int) -> str:
     """One line about time, as a ratio to the plain video's, and about memory for gradients.
 
     The operations are what the model's family says; unknown ones are taken for SD1.5 with AnimateDiff.
     """
     settings, windows, family = run.settings, run.windows, run.family
-    uncond = getattr(run.guider, "cfg", 1.0) != 1.0
+    uncond = cfg_of(run.guider) != 1.0
     frames = run.shape[family.time]
-    flows = flows_of(run.patch.discriminator)
-    pair = family.pair_cost(run.patch.vae) * (1 + flows) / 2 + run.patch.flow.module.cost * flows
+    flows = run.guidance.num_flows
+    pair = family.pair_cost(run.guidance.vae) * (1 + flows) / 2 + run.guidance.flow.module.cost * flows
     evaluated = frames  # by the denoiser; where windows overlap, more than there are
     if windows is not None:
         evaluated = windows.length * math.ceil((frames - windows.overlap) / max(1, windows.length - windows.overlap))

@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
-import psutil
-import torch
 
-from .checks import flows_of
+from .comfy_types import Patcher
+from .guidance_run import GuidedRun
 
 KEY = "motionprompt"
 
 
-def gradient_memory(model: Any, run: Any, checkpointed: bool) -> float:
+def gradient_memory(model: Patcher, run: GuidedRun, checkpointed: bool) -> float:
     """Bytes that one optimiser iteration needs beyond inference; with checkpoints those of one context window."""
     shape = list(run.shape)
     if checkpointed and run.windows is not None:
@@ -24,7 +23,7 @@ def gradient_memory(model: Any, run: Any, checkpointed: bool) -> float:
     factors = run.family.memory
     base = _inference_memory(model.model, shape) * (factors.checkpointed if checkpointed else factors.saved)
     # A decoder keeps several times what it needs at a time; two frames of 512 px take 3.5 GiB in SD's.
-    decode = 2.0 * run.decoder.memory(run.shape, (1 + flows_of(run.patch.discriminator)) * run.settings.pairs)
+    decode = 2.0 * run.decoder.memory(run.shape, (1 + run.guidance.num_flows) * run.settings.pairs)
     return base + decode
 
 
@@ -38,7 +37,7 @@ def _inference_memory(inner: Any, shape: list[int]) -> float:
 
 
 @contextmanager
-def reserved(model: Any, run: Any) -> Iterator[None]:
+def reserved(model: Patcher, run: GuidedRun) -> Iterator[None]:
     """While ComfyUI loads the models: ours are loaded as well, and it sees the memory that gradients will need."""
     needed = gradient_memory(model, run, checkpointed=run.settings.checkpointing != "off")
     with loaded_beside(model, KEY, run.patchers(), needed):
@@ -46,7 +45,7 @@ def reserved(model: Any, run: Any) -> Iterator[None]:
 
 
 @contextmanager
-def loaded_beside(model: Any, key: str, patchers: list[Any], needed: float) -> Iterator[None]:
+def loaded_beside(model: Patcher, key: str, patchers: list[Patcher], needed: float) -> Iterator[None]:
     """While ComfyUI loads a MODEL: others are loaded beside it, and memory for `needed` bytes more is made free."""
     inner = model.model
     had_own = "memory_required" in inner.__dict__
@@ -61,23 +60,3 @@ def loaded_beside(model: Any, key: str, patchers: list[Any], needed: float) -> I
         else:
             del inner.memory_required
         model.remove_additional_models(key)
-
-
-class PeakMemory:
-    """The most memory in use at the moments when `look` was called, or where the device counts for itself, ever.
-
-    Args:
-        device: where the model runs. On the CPU the process's own memory is looked at.
-    """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.peak = 0
-        self._counter = getattr(torch.get_device_module(device), "max_memory_allocated", None)
-        if self._counter is not None:
-            torch.get_device_module(device).reset_peak_memory_stats(device)
-
-    def look(self) -> int:
-        used = psutil.Process().memory_info().rss if self._counter is None else self._counter(self.device)
-        self.peak = max(self.peak, used)
-        return self.peak

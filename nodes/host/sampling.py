@@ -21,24 +21,23 @@ from comfy.patcher_extension import WrappersMP
 
 from ...motionprompt_core.estimate.report import EstimateReport
 from ...motionprompt_core.guidance.decoding import count_frames
-from ...motionprompt_core.guidance.optimise import OnGradient
 from ...motionprompt_core.guidance.presets import describe, remark
-from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
-from ...motionprompt_core.guidance.settings import GuidanceSettings
 from .activity import check_activity
 from .checks import check_discriminator, check_hooks, check_sampler, check_schedule
-from .conds import Conds, find_prompts, plain_conds, resolved
+from .comfy_types import Conds, Executor, Guider, Options, options_of
+from .conds import find_prompts, plain_conds, resolved
 from .core_functions import check_core
 from .decode import frame_size
 from .estimate import cost_line
 from .families import family_of
+from .guidance import Guidance
+from .guidance_run import GuidedRun
 from .memory import reserved
-from .models import ManagedModel
 from .progress import curves
-from .run import GuidedRun
-from .status import NodeView, queued_run, video_identity
+from .status import queued_run, video_identity
 from .steadying import EstimatePatch
+from .step_pass import StepPass
 
 KEY = "motionprompt"
 # Set in the conds of a sampling, which live as long as it does.
@@ -46,35 +45,11 @@ MARK = "motionprompt_seen"
 
 
 class MotionPromptPatch:
-    """What guides a sampler node.
+    """Guidance as a patch of ComfyUI's MODEL."""
 
-    Args:
-        settings: see `GuidanceSettings`.
-        vae: ComfyUI's VAE, for looking at frames.
-        flow, discriminator: the models, the latter None to go by smoothness alone.
-        report: filled while sampling.
-        view: the node to show progress on, or None.
-
-    Attributes:
-        on_gradient: see `PromptOptimiser`; None unless set.
-    """
-
-    def __init__(
-        self,
-        settings: GuidanceSettings,
-        vae: Any,
-        flow: ManagedModel,
-        discriminator: ManagedModel | None,
-        report: GuidanceReport,
-        view: NodeView | None = None,
-    ):
-        self.settings = settings
-        self.vae = vae
-        self.flow = flow
-        self.discriminator = discriminator
-        self.report = report
-        self.view = view
-        self.on_gradient: OnGradient | None = None
+    def __init__(self, guidance: Guidance):
+        self.guidance = guidance
+        settings = guidance.settings
         # What guides the estimate of the same model writes here.
         self.correction = EstimateReport() if settings.guide != "tokens" and settings.strength > 0 else None
         self._queued: str | None = None
@@ -90,18 +65,19 @@ class MotionPromptPatch:
         ):
             model.remove_wrappers_with_key(kind, KEY)
             model.add_wrapper_with_key(kind, KEY, wrapper)
-        share = min(self.settings.strength, 1.0) if self.correction is not None else 0.0
-        return EstimatePatch(share, self.vae, self.flow, self.correction or EstimateReport()).attach(model)
+        guidance, correction = self.guidance, self.correction
+        share = min(guidance.settings.strength, 1.0) if correction is not None else 0.0
+        return EstimatePatch(share, guidance.vae, guidance.flow, correction or EstimateReport()).attach(model)
 
     def _outer_sample(
-        self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
+        self, executor: Executor, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
     ):
-        guider, report = executor.class_obj, self.report
+        guider, report = executor.class_obj, self.guidance.report
         if not _seen_before(guider.conds):
             queued, self._queued = self._queued, queued_run()
-            report.begin(self.settings.to_dict(), same_run=queued == self._queued)
+            report.begin(self.guidance.settings.to_dict(), same_run=queued == self._queued)
         report.num_steps = len(sigmas) - 1
-        report.planned = guided_steps(report.num_steps, self.settings)
+        report.planned = guided_steps(report.num_steps, self.guidance.settings)
         started = time.perf_counter()
         original_options, original_conds = guider.model_options, guider.conds
         try:
@@ -114,7 +90,8 @@ class MotionPromptPatch:
                 check_activity(conds, sigmas, report.planned, schedule, report)
                 self._tell(cost_line(run, report.num_steps))
             elif self.correction is not None:
-                self._tell(f"MotionPrompt, {describe(self.settings)}: the estimate is guided, without gradients.")
+                applies = describe(self.guidance.settings)
+                self._tell(f"MotionPrompt, {applies}: the estimate is guided, without gradients.")
             transformer_options = {**original_options.get("transformer_options", {}), KEY: run}
             guider.model_options = {**original_options, "transformer_options": transformer_options}
             guider.conds = plain_conds(conds)
@@ -136,10 +113,10 @@ class MotionPromptPatch:
             report.sampling_seconds = time.perf_counter() - started
             report.correction = copy.deepcopy(self.correction)
             report.settle()
-            if self.view is not None:
-                self.view.show(report.brief(), curves(report))
+            if self.guidance.view is not None:
+                self.guidance.view.show(report.brief(), curves(report))
 
-    def _begin(self, guider: Any, conds: Conds, noise: torch.Tensor, sampler: Any) -> GuidedRun:
+    def _begin(self, guider: Guider, conds: Conds, noise: torch.Tensor, sampler: Any) -> GuidedRun:
         """Check everything that can be checked before any work, and make a run."""
         check_core()
         prompts = find_prompts(conds)
@@ -148,24 +125,26 @@ class MotionPromptPatch:
         model = guider.model_patcher.model
         family = family_of(model)
         family.check_latents(noise)
-        decoder = family.decoder(self.vae, model, noise, conds)
-        self.flow.module.check_size(*frame_size(self.vae, noise))
+        decoder = family.decoder(self.guidance.vae, model, noise, conds)
+        self.guidance.flow.module.check_size(*frame_size(self.guidance.vae, noise))
         frames = count_frames(decoder, decoder.frames_first(noise))
-        check_discriminator(self.flow, self.discriminator, frames, self.report)
+        check_discriminator(self.guidance, frames)
         if family.generic:
-            self.report.note(family.remark(model))
-        if said := remark(self.settings, family.name):
-            self.report.note(said)
-        return GuidedRun(self, guider, prompts, family, decoder, noise.shape)
+            self.guidance.report.note(family.remark(model))
+        if said := remark(self.guidance.settings, family.name):
+            self.guidance.report.note(said)
+        return GuidedRun(self.guidance, guider, prompts, family, decoder, noise.shape)
 
     def _tell(self, line: str) -> None:
         """Before sampling: what applies, and what it will cost."""
-        self.report.estimate = line
+        self.guidance.report.estimate = line
         logging.info(line)
-        if self.view is not None:
-            self.view.show(line)
+        if self.guidance.view is not None:
+            self.guidance.view.show(line)
 
-    def _prepare_sampling(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any):
+    def _prepare_sampling(
+        self, executor: Executor, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any
+    ):
         run = _run_of(kwargs.get("model_options"))
         if run is None:
             return executor(model, noise_shape, conds, *args, **kwargs)
@@ -173,31 +152,34 @@ class MotionPromptPatch:
             return executor(model, noise_shape, conds, *args, **kwargs)
 
     def _sampler_sample(
-        self, executor: Any, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any
+        self, executor: Executor, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any
     ):
         run = _run_of(extra_args["model_options"])
         if run is None:
             return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
         padded: tuple[Any, ...] = (*args, None, None, None)
         noise, latent_image, denoise_mask = padded[:3]
-        with run.one_pass(executor.class_obj, sigmas, extra_args.get("seed"), noise, latent_image, denoise_mask):
+        seed = extra_args.get("seed")
+        with StepPass(run, executor.class_obj, sigmas, seed, noise, latent_image, denoise_mask) as now:
 
             def report_step(state: Any, *more: Any) -> Any:
-                run.step_done()
+                now.step_done()
                 return callback(state, *more) if callback is not None else None
 
             return executor(guider, sigmas, extra_args, report_step, *args, **kwargs)
 
-    def _predict_noise(self, executor: Any, x: Any, timestep: Any, model_options: Any = None, seed: Any = None) -> Any:
+    def _predict_noise(
+        self, executor: Executor, x: Any, timestep: Any, model_options: Options | None = None, seed: int | None = None
+    ) -> Any:
         model_options = model_options or {}
         run = _run_of(model_options)
-        if run is not None:
-            run.begin_steps(executor, x, timestep, model_options, seed)
+        if run is not None and run.now is not None:
+            run.now.begin_steps(executor, x, timestep, model_options, seed)
         return executor(x, timestep, model_options, seed)
 
 
-def _run_of(model_options: dict[str, Any] | None) -> GuidedRun | None:
-    return ((model_options or {}).get("transformer_options") or {}).get(KEY)
+def _run_of(model_options: Options | None) -> GuidedRun | None:
+    return options_of(model_options).get(KEY)
 
 
 def _seen_before(conds: Conds) -> bool:

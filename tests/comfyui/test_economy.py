@@ -24,7 +24,7 @@ def inject(tiny, monkeypatch, stage: str, times: int) -> list[str]:
 
         return call
 
-    host = tiny.comfy.module("nodes.host.run")
+    host = tiny.comfy.module("nodes.host.guidance_run")
     guidance = tiny.comfy.module("motionprompt_core.guidance.optimise")
     place, name = {
         "text": (host.GuidedRun, "encode"),
@@ -112,7 +112,7 @@ def test_windows_of_comfyui_itself(tiny):
 
 def peak_of_guidance(tiny, monkeypatch, frames: int, context_length: int | None) -> float:
     """Most bytes alive while a step is optimised with checkpoints."""
-    run = tiny.comfy.module("nodes.host.run")
+    run = tiny.comfy.module("nodes.host.step_pass")
     meter = tiny.comfy.module("research.cost.measure").Meter
     peaks: list[float] = []
     guide_step = run.guide_step

@@ -70,7 +70,7 @@ def test_the_gradient_for_the_tokens_is_the_slope(video, cfg, checkpointing):
 def kept_by_the_denoiser(video, monkeypatch, **options) -> float:
     """Bytes that an evaluation with gradients leaves alive for the backward pass."""
     measure = video.comfy.module("research.cost.measure").measure
-    evaluation = video.comfy.module("nodes.host.run")._Evaluation
+    evaluation = video.comfy.module("nodes.host.step_pass")._Evaluation
     original, kept = evaluation.predict_x0, []
 
     def measured(self, *args, **kwargs):

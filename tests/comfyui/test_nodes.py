@@ -206,7 +206,9 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
     sampling = tiny.comfy.module("nodes.host.sampling")
     chosen = tiny.comfy.module("motionprompt_core.guidance.settings").GuidanceSettings(start=0, **settings)
     report = tiny.comfy.module("motionprompt_core.guidance.report").GuidanceReport()
-    patch = sampling.MotionPromptPatch(chosen, tiny.vae, tiny.flow, tiny.discriminator, report, view)
+    host = tiny.comfy.module("nodes.host.guidance")
+    guidance = host.Guidance(chosen, tiny.vae, tiny.flow, tiny.discriminator, report, view)
+    patch = sampling.MotionPromptPatch(guidance)
     tiny.stock(model=patch.attach(tiny.model), positive=tiny.learnable)
     return views, bars, seen
 

@@ -113,10 +113,10 @@ class GradientProbe:
         values = {"iterations": 1, **json.loads(settings)}
         settings = pack_module("motionprompt_core.guidance.settings").GuidanceSettings(**values)
         report = pack_module("motionprompt_core.guidance.report").GuidanceReport()
-        patch = pack_module("nodes.host.sampling").MotionPromptPatch(settings, vae, flow_model, discriminator, report)
+        guidance = pack_module("nodes.host.guidance").Guidance(settings, vae, flow_model, discriminator, report)
         results: list[dict[str, float]] = []
-        patch.on_gradient = probe(results, epsilon)
-        return patch.attach(model), results
+        guidance.on_gradient = probe(results, epsilon)
+        return pack_module("nodes.host.sampling").MotionPromptPatch(guidance).attach(model), results
 
 
 class ShowGradientProbe:
