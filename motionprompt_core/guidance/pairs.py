@@ -37,7 +37,7 @@ def draw_pairs(
     return [allowed[int(pick)] for pick in picks]
 
 
-def ends(frames: Tensor, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+def ends(frames: Tensor, pairs: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """The frames that flow begins at, and those it ends at, of the pairs' frames in one batch (N, 3, H, W)."""
     clips = frames.unflatten(0, (len(pairs), -1))
     return clips[:, :-1].flatten(0, 1), clips[:, 1:].flatten(0, 1)

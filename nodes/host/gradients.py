@@ -62,7 +62,7 @@ def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> No
                 normal: Tensor = _same_memory(tensor)
                 if isinstance(tensor, nn.Parameter):
                     normal = nn.Parameter(normal, requires_grad=False)
-                    normal.__dict__.update(tensor.__dict__)  # ComfyUI notes there in which type it wants the weight
+                    vars(normal).update(vars(tensor))  # ComfyUI notes there in which type it wants the weight
                 undo.append((table, name, tensor, normal))
                 table[name] = normal
     # AnimateDiff-Evolved's CrossAttentionMM keeps its attention function here and calls it without ComfyUI's override.

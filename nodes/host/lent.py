@@ -22,15 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.nn import grad
 
 from .shared import Shared, replaced
 
 _LOAN = "_motionprompt_loan"
 # The gradient for the input from the weight alone, by PyTorch.
 _CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {
-    torch.conv1d: torch.nn.grad.conv1d_input,
-    torch.conv2d: torch.nn.grad.conv2d_input,
-    torch.conv3d: torch.nn.grad.conv3d_input,
+    torch.conv1d: grad.conv1d_input,
+    torch.conv2d: grad.conv2d_input,
+    torch.conv3d: grad.conv3d_input,
 }
 _DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 _ARGUMENTS = ("input", "weight", "bias", *_DEFAULTS)

@@ -82,7 +82,7 @@ def templates() -> Tensor:
     grids = []
     for shape in world.SHAPES:
         for radius in RADII:
-            centre = torch.zeros(2)
+            centre, mask = torch.zeros(2), torch.zeros(0)
             for _ in range(2):  # second round: shifted so that the centroid lies in the middle
                 x, y = axis[None, :] + centre[0], axis[:, None] + centre[1]
                 mask = torch.hypot(x, y) < radius * world.outline(shape, torch.atan2(y, x))

@@ -52,7 +52,10 @@ class TemporalConvolution(nn.Module):
             setattr(self, f"conv{number}", nn.Sequential(norm, nn.SiLU(), *dropout, convolution))
 
     def forward(self, video: Tensor) -> Tensor:
-        return video + self.conv4(self.conv3(self.conv2(self.conv1(video))))
+        change = video
+        for number in range(1, 5):
+            change = getattr(self, f"conv{number}")(change)
+        return video + change
 
 
 class ResBlock(nn.Module):

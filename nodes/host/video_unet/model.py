@@ -78,7 +78,7 @@ class VideoModel(comfy.model_base.BaseModel):
         self.variant = config.variant
         self.model_sampling = (ScaledVSampling if self.variant.v_prediction else ScaledSampling)(config)
         self.concat_keys = ("concat_image",) if self.variant.image else ()
-        self.image_proj_model = None
+        self.image_proj_model: Any = None
         if config.resampler is not None:
             operations = config.custom_operations or comfy.ops.pick_operations(self.get_dtype(), self.manual_cast_dtype)
             resampler = Resampler(**config.resampler, operations=operations, dtype=self.get_dtype(), device=device)

@@ -74,7 +74,8 @@ class Resampler(nn.Module):
         """CLIP's last hidden states (B, 257, embedding) -> tokens (B, queries, output)."""
         latents = comfy.model_management.cast_to(self.latents, states.dtype, states.device).expand(len(states), -1, -1)
         image = self.proj_in(states)
-        for attention, feed_forward in self.layers:
+        for layer in self.layers:
+            attention, feed_forward = layer.children()
             latents = latents + attention(image, latents)
             latents = latents + feed_forward(latents)
         return self.norm_out(self.proj_out(latents))
