@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import bootstrap
 
 
 class PairedDifference(NamedTuple):
@@ -37,13 +38,16 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], n: int = 10_000, se
     if not np.isfinite(difference).all():
         bad = np.flatnonzero(~np.isfinite(difference)).tolist()
         raise ValueError(f"paired bootstrap: pairs {bad} are not finite. Leave them out of both lists, and say so.")
-    generator = np.random.default_rng(seed)
     # In parts: one (n, pairs) draw of thousands of pairs would fill the memory.
-    pairs, part = len(difference), max(1, 10**6 // len(difference))
-    means = [
-        difference[generator.integers(pairs, size=(min(part, n - i), pairs))].mean(axis=1) for i in range(0, n, part)
-    ]
-    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
+    found = bootstrap(
+        (difference,),
+        np.mean,
+        n_resamples=n,
+        batch=max(1, 10**6 // len(difference)),
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    low, high = found.confidence_interval
     return PairedDifference(float(difference.mean()), float(low), float(high))
 
 

@@ -20,6 +20,7 @@ else:
 PACK = ("motionprompt_core", "nodes")
 BINARY = {".safetensors", ".jpg", ".png", ".webp", ".gif", ".npz", ".mp4", ".pt"}
 MAX_LINES = 350
+MAX_FUNCTION = 60
 MAX_WEIGHTS = 40 * 2**20
 
 # Put together from pieces, so that this file does not contain them.
@@ -88,6 +89,68 @@ def test_core_never_imports_comfyui() -> None:
     assert not bad, bad
 
 
+def test_nothing_is_imported_upwards_in_a_string() -> None:
+    """The core and the host name no module outside of themselves that a reader of imports would not see."""
+    ours = ("research", "scripts", "tests", "benchmarks", "motionprompt_core")
+    bad = []
+    for path in python_files(*PACK):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            if called in ("import_module", "__import__", "spec_from_file_location", "run_module", "find_spec"):
+                texts = [leaf.value for leaf in ast.walk(node) if isinstance(leaf, ast.Constant)]
+                bad += [where(path, node.lineno) for text in texts if str(text).split(".")[0] in ours]
+            if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.path":
+                bad.append(where(path, node.lineno))
+    assert not bad, bad
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_at_once(path: Path, modules: set[str]) -> set[str]:
+    """The pack's modules that importing this one imports, in so far as they stand at its top."""
+    package = path.relative_to(ROOT).parts[:-1]
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join((*package[: len(package) - node.level + 1], *([node.module] if node.module else [])))
+            names = [f"{base}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else base for name in names} & modules
+    return found - {module_of(path)}
+
+
+def test_no_two_modules_import_each_other() -> None:
+    paths = {module_of(path): path for path in python_files(*PACK)}
+    graph = {name: imported_at_once(path, set(paths)) for name, path in paths.items()}
+    done: set[str] = set()
+    circles = []
+
+    def visit(name: str, way: list[str]) -> None:
+        if name in way:
+            circles.append(" -> ".join([*way[way.index(name) :], name]))
+        elif name not in done:
+            for other in sorted(graph[name]):
+                visit(other, [*way, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+    assert not circles, circles
+
+
+def test_functions_are_short() -> None:
+    """A function does one thing; a node's list of inputs is no function but a table."""
+    bad = []
+    for path in python_files(*PACK):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name != "define_schema":
+                body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+                lines = max((part.end_lineno or 0 for part in body), default=0) - (body[0].lineno if body else 0) + 1
+                bad += [f"{where(path, node.lineno)} {node.name}: {lines} lines"] if lines > MAX_FUNCTION else []
+    assert not bad, bad
+
+
 def test_imports_inside_the_pack_are_relative() -> None:
     bad = []
     for path in [*python_files(*PACK), ROOT / "__init__.py"]:
@@ -114,7 +177,7 @@ def test_imports_point_one_way() -> None:
 def test_only_what_comfyui_brings_is_imported_at_the_top() -> None:
     """A pack that fails to import loses all its nodes: beyond ComfyUI's own packages it may need timm only."""
     allowed = {"torch", "torchvision", "numpy", "safetensors", "einops", "av", "PIL", "tqdm", "timm"}
-    allowed |= {"typing_extensions", "psutil"}  # come with torch and with ComfyUI
+    allowed |= {"typing_extensions", "psutil", "scipy"}  # come with torch and with ComfyUI
     allowed |= {"comfy", "comfy_api", "comfy_execution", "folder_paths", "latent_preview", "nodes", "server"}
     bad = []
     for path in [*python_files(*PACK), ROOT / "__init__.py"]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+from timm.optim import param_groups_weight_decay
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
@@ -112,43 +113,17 @@ def train_discriminator(
         ValueError: fewer than two clips of a class; flows that are empty, of several sizes, or not finite; a loss that
             is not finite.
     """
-    settings = json.dumps(
-        [
-            asdict(config),
-            len(real_flows),
-            len(fake_flows),
-            epochs,
-            batch,
-            lr,
-            weight_decay,
-            warmup,
-            ema_decay,
-            val_share,
-            blur,
-            noise,
-            still_share,
-            label_smoothing,
-            seed,
-            *([prepare.__name__] if prepare else []),
-        ]
-    )
+    chosen = (epochs, batch, lr, weight_decay, warmup, ema_decay, val_share, blur, noise, still_share, label_smoothing)
+    named = [seed, *([prepare.__name__] if prepare else [])]
+    settings = json.dumps([asdict(config), len(real_flows), len(fake_flows), *chosen, *named])
     generator = torch.Generator().manual_seed(seed)
-    sides = ((real_flows, "real"), (fake_flows, "generated"))
-    if held_out is None:
-        (real_train, real_val), (fake_train, fake_val) = (
-            _split(*side, val_share, generator, config.flows) for side in sides
-        )
-    else:
-        real_train, fake_train = (_everything(clips, side, config.flows) for clips, side in sides)
-        real_val, fake_val = (_everything(clips, "held-out", config.flows) for clips in held_out)
-    sizes = set().union(*(part.sizes for part in (real_train, real_val, fake_train, fake_val)))
-    if len(sizes) > 1:
-        raise ValueError(f"training: flows have several sizes, {sorted(sizes)}. Scale all clips to one.")
+    sides = (real_flows, fake_flows)
+    (real_train, fake_train), (real_val, fake_val) = _split_sides(sides, held_out, val_share, generator, config.flows)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = FlowDiscriminator(config, pretrained).to(device)
     average = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay else None
-    optimizer = torch.optim.AdamW(_parameter_groups(model, weight_decay), lr=lr)
+    optimizer = torch.optim.AdamW(param_groups_weight_decay(model, weight_decay), lr=lr)
     half = max(1, batch // 2)
     steps = math.ceil(max(len(real_train), len(fake_train)) / half)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(epochs * steps, warmup))
@@ -167,8 +142,8 @@ def train_discriminator(
             _batches(fake_train, steps, half, generator),
             strict=True,
         ):
-            sides = (real, fake) if prepare is None else prepare(torch.stack(real), torch.stack(fake), generator)
-            flow = torch.cat([_augment(side, blur, noise, still_share, generator) for side in sides]).to(device)
+            pair = (real, fake) if prepare is None else prepare(torch.stack(real), torch.stack(fake), generator)
+            flow = torch.cat([_augment(side, blur, noise, still_share, generator) for side in pair]).to(device)
             label = (torch.arange(len(flow), device=device) < len(real)).float()
             target = label * (1 - label_smoothing) + label_smoothing / 2
             loss = F.binary_cross_entropy_with_logits(model(flow), target)
@@ -198,10 +173,10 @@ def train_discriminator(
 
 def auroc(real: Tensor, fake: Tensor) -> float:
     """Probability that a real sample's score is above a fake's, ties counting half (Mann-Whitney); (N,), (M,)."""
-    ordered = fake.sort().values
-    below = torch.searchsorted(ordered, real.contiguous(), right=False)
-    up_to = torch.searchsorted(ordered, real.contiguous(), right=True)
-    return ((below + up_to).double().mean() / 2 / len(fake)).item()
+    from scipy.stats import mannwhitneyu  # comes with ComfyUI; slow to import
+
+    found = mannwhitneyu(real.double().cpu().numpy(), fake.double().cpu().numpy())
+    return float(found.statistic / (len(real) * len(fake)))
 
 
 class _Flows:
@@ -263,12 +238,29 @@ def _augment(
     return degrade(flip(flow, left_right, up_down), blur, noise, generator)
 
 
-def _parameter_groups(model: FlowDiscriminator, weight_decay: float) -> list[dict[str, Any]]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _split_sides(
+    sides: tuple[Clips, Clips],
+    held_out: tuple[Clips, Clips] | None,
+    val_share: float,
+    generator: torch.Generator,
+    flows: int,
+) -> tuple[list[_Flows], list[_Flows]]:
+    """Real and generated flows to train on, and those to judge each epoch by.
+
+    Raises:
+        ValueError: the clips are too few, or their flows of several sizes.
+    """
+    named = list(zip(sides, ("real", "generated"), strict=True))
+    if held_out is None:
+        parts = [_split(clips, side, val_share, generator, flows) for clips, side in named]
+        train, val = [part[0] for part in parts], [part[1] for part in parts]
+    else:
+        train = [_everything(clips, side, flows) for clips, side in named]
+        val = [_everything(clips, "held-out", flows) for clips in held_out]
+    sizes = set().union(*(part.sizes for part in (*train, *val)))
+    if len(sizes) > 1:
+        raise ValueError(f"training: flows have several sizes, {sorted(sizes)}. Scale all clips to one.")
+    return train, val
 
 
 def _warmup_cosine(total: int, warmup: float) -> Callable[[int], float]:
