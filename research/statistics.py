@@ -45,7 +45,7 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], n: int = 10_000, se
         n_resamples=n,
         batch=max(1, 10**6 // len(difference)),
         method="percentile",
-        random_state=np.random.default_rng(seed),
+        rng=np.random.default_rng(seed),
     )
     low, high = found.confidence_interval
     return PairedDifference(float(difference.mean()), float(low), float(high))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_weight_decay  # pyright: ignore[reportPrivateImportUsage]
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
