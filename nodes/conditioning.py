@@ -46,8 +46,7 @@ class MotionPromptConditioning(io.ComfyNode):
             node_id="MotionPromptConditioning",
             display_name="MotionPrompt Conditioning",
             description="Encodes a prompt with learnable tokens beside it, which MotionPrompt optimises while "
-            "sampling. In "
-            "a stock sampler it acts like the prompt with the init words.",
+            "sampling. In a stock sampler it acts like the prompt with the init words.",
             search_aliases=["motionprompt", "clip text encode", "learnable prompt"],
             inputs=[
                 make(io.Clip.Input, "clip", tooltip="The text encoder; clip skip and LoRAs on it count."),

@@ -191,7 +191,6 @@ def _weights(blended: Tensor, parts: list[Tensor]) -> Tensor:
     if error > TOLERANCE * target.std():
         raise ValueError(
             "MotionPrompt: the scheduled embeddings are no weighted sum of the prompts, so their learnable tokens "
-            "cannot be "
-            "found. Connect Prompt Scheduling's conditioning without a node that changes its embeddings."
+            "cannot be found. Connect Prompt Scheduling's conditioning without a node that changes its embeddings."
         )
     return weights.T.float()
