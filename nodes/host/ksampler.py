@@ -25,8 +25,19 @@ def sample(
     negative: Any,
     latent_image: dict[str, Any],
     denoise: float,
+    last_step: int | None = None,
 ) -> dict[str, Any]:
-    """What the KSampler node does; returns a LATENT."""
+    """What the KSampler node does; returns a LATENT. `last_step`: how many steps to make, None for all."""
     return _comfy_nodes.common_ksampler(
-        model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise=denoise
+        model,
+        seed,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        positive,
+        negative,
+        latent_image,
+        denoise=denoise,
+        last_step=last_step,
     )[0]

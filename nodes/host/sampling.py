@@ -33,6 +33,7 @@ from .estimate import cost_line
 from .families import family_of
 from .guidance import Guidance
 from .guidance_run import GuidedRun
+from .machine import untested
 from .memory import reserved
 from .progress import curves
 from .status import queued_run, video_identity
@@ -132,6 +133,8 @@ class MotionPromptPatch:
         if family.generic:
             self.guidance.report.note(family.remark(model))
         if said := remark(self.guidance.settings, family.name):
+            self.guidance.report.note(said)
+        if said := untested(guider.model_patcher.load_device):
             self.guidance.report.note(said)
         return GuidedRun(self.guidance, guider, prompts, family, decoder, noise.shape)
 

@@ -106,6 +106,8 @@ class StepPass:
                     options = gradient_options(model_options)
                     evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), options, seed)
                     model, last = evaluation.as_guided_model(), step == max(self.report.planned)
+                    if self.run.guidance.on_step is not None:
+                        self.run.guidance.on_step(self, model)
                     flow = guide_step(self.optimiser, model, report, last, self.progress.iteration)
                 if report.fallback is None or self.settings.outside_window == "tokens":
                     self._show_tokens()
@@ -122,6 +124,8 @@ class StepPass:
             if report.fallback is not None:
                 self.guider.conds, flow = self.swap.plain, None
                 break
+        if report.fallback is not None:
+            self.report.note("MotionPrompt Self-Check shows which part of the model makes no usable gradient here.")
         self.report.steps.append(report)
         self.report.flow += [flow] if flow is not None else []
         comfy.model_management.soft_empty_cache()
