@@ -121,6 +121,7 @@ def test_a_non_finite_value_falls_back_to_the_plain_prompt_and_says_so(tiny, bro
     assert report.guided == []
     assert [step.fallback is not None for step in report.steps] == [True, True]
     assert "not finite" in report.summary()
+    assert "MotionPrompt Self-Check shows which part" in report.summary()
     assert torch.equal(latents, tiny.stock())
 
 
