@@ -46,6 +46,7 @@ class Vae(Protocol):
     """comfy.sd.VAE"""
 
     first_stage_model: nn.Module
+    vae_dtype: torch.dtype
     patcher: Any
 
 

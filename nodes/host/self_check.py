@@ -190,7 +190,7 @@ class _Parts:
 
     def __init__(self, now: StepPass, model: GuidedModel):
         run = now.run
-        self.now, self.run, self.model, self.settings = run, model, run.settings
+        self.now, self.run, self.model, self.settings = now, run, model, run.settings
         self.tokens = now.optimiser.tokens
         self.generator = torch.Generator("cpu").manual_seed(0)
         with torch.no_grad():
