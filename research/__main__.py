@@ -7,11 +7,14 @@ import sys
 from motionprompt_core.commandline import run_commands
 
 from .cost import commands as cost
+from .cost import video_models
 from .evaluation import commands as evaluation
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_commands("python -m research", "Evidence and costs of MotionPrompt.", (evaluation, cost), arguments)
+    return run_commands(
+        "python -m research", "Evidence and costs of MotionPrompt.", (evaluation, cost, video_models), arguments
+    )
 
 
 if __name__ == "__main__":

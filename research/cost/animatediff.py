@@ -85,7 +85,7 @@ class AnimateDiffShapes:
     dtype = torch.float16
 
     def __init__(self, comfyui: Path, evolved: Path, motion: str = "v2", device: str = "meta"):
-        _import_comfyui(comfyui)
+        import_comfyui(comfyui)
         self.device = device
         self._checkpoints = _module("motionprompt_checkpoints", HOST / "checkpoints.py")
         self._networks = _module("motionprompt_networks", HOST / "networks.py")
@@ -204,7 +204,8 @@ def _motion_model(evolved: Path, version: str) -> Any:
     return model
 
 
-def _import_comfyui(folder: Path) -> None:
+def import_comfyui(folder: Path) -> None:
+    """Have ComfyUI's modules importable, on the CPU; the first folder counts."""
     if "comfy" not in sys.modules:
         sys.path.insert(0, str(folder))
         importlib.import_module("comfy.cli_args").args.cpu = True
