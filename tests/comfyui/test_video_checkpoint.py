@@ -257,3 +257,26 @@ def test_converted_official_files_load(video, states, tmp_path):
     assert loaded.model.model.variant.name == "VideoCrafter2"
     weight = loaded.model.model.diffusion_model.out[2].weight
     torch.testing.assert_close(weight, states["videocrafter"][f"{UNET}out.2.weight"].half().to(weight.dtype))
+
+
+def test_encoders_are_taken_from_their_places_in_the_file(states, load, monkeypatch):
+    """Made small here: what ComfyUI is handed is looked at, not what it makes of it."""
+    import comfy.clip_vision
+    import comfy.sd
+
+    handed = {}
+    monkeypatch.setattr(comfy.sd, "load_text_encoder_state_dicts", lambda found: handed.update(text=found[0]) or "clip")
+    monkeypatch.setattr(comfy.sd, "VAE", lambda sd: handed.update(vae=sd) or "vae")
+    monkeypatch.setattr(
+        comfy.clip_vision, "load_clipvision_from_sd", lambda sd, prefix, convert: handed.update(vision=sd) or prefix
+    )
+    parts = {"cond_stage_model.model.ln_final.weight": 1, "first_stage_model.decoder.conv_in.weight": 2}
+    parts |= {"embedder.model.visual.ln_pre.weight": 3, "embedder.model.ln_final.weight": 4}
+    loaded = load({**states["dynamicrafter"], **{key: torch.full((1,), float(n)) for key, n in parts.items()}})
+    assert (loaded.clip, loaded.vae, loaded.clip_vision) == ("clip", "vae", "embedder.model.visual.")
+    assert {name: {key: float(t) for key, t in part.items()} for name, part in handed.items()} == {
+        "text": {"ln_final.weight": 1.0},
+        "vae": {"decoder.conv_in.weight": 2.0},
+        "vision": {"embedder.model.visual.ln_pre.weight": 3.0},
+    }
+    assert len(loaded.lines) == 1

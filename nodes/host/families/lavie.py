@@ -12,5 +12,5 @@ class LaVie(VideoUNetFamily):
     name = "lavie"
     title = "LaVie"
     memory = GradientMemory(saved=10.3, checkpointed=2.1)
-    costs = DenoiserCosts(backward=1.08, again=0.81, truncated_backward=0.78, truncated_again=0.57)
+    costs = DenoiserCosts(backward=1.08, again=0.73, truncated_backward=0.78, truncated_again=0.50)
     pair_costs = {"AutoencoderKL": 12.3, "AutoencodingEngine": 12.3, "TAESD": 0.65}
