@@ -45,11 +45,15 @@ class TemporalConvolution(nn.Module):
 
     def __init__(self, channels: int, groups: int, operations: Any, **where: Any):
         super().__init__()
-        for number in range(1, 5):
-            dropout = [] if number == 1 else [nn.Identity()]  # counts in the names of the weights
+
+        def layers(*dropout: nn.Module) -> nn.Sequential:
             convolution = operations.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), **where)
-            norm = operations.GroupNorm(groups, channels, **where)
-            setattr(self, f"conv{number}", nn.Sequential(norm, nn.SiLU(), *dropout, convolution))
+            return nn.Sequential(operations.GroupNorm(groups, channels, **where), nn.SiLU(), *dropout, convolution)
+
+        self.conv1 = layers()
+        self.conv2 = layers(nn.Identity())  # in the place of dropout, which counts in the names of the weights
+        self.conv3 = layers(nn.Identity())
+        self.conv4 = layers(nn.Identity())
 
     def forward(self, video: Tensor) -> Tensor:
         change = video
