@@ -56,10 +56,7 @@ class TemporalConvolution(nn.Module):
         self.conv4 = layers(nn.Identity())
 
     def forward(self, video: Tensor) -> Tensor:
-        change = video
-        for number in range(1, 5):
-            change = getattr(self, f"conv{number}")(change)
-        return video + change
+        return video + self.conv4(self.conv3(self.conv2(self.conv1(video))))
 
 
 class ResBlock(nn.Module):
