@@ -10,7 +10,6 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from ..media.files import read_safetensors
 from .cache import FlowClips
 from .clips import ClipSettings
 
@@ -82,11 +81,6 @@ def captured_flows(folder: str | Path, flow_model: str, grid: int) -> FlowClips:
             "leave captured empty."
         )
     return found
-
-
-def noise_levels(clips: FlowClips) -> list[list[float]]:
-    """Sigma of each captured flow, clip by clip."""
-    return [read_safetensors(file, "captured estimates")[0]["sigma"].tolist() for file in clips.files]
 
 
 def joined(parts: Sequence[FlowClips]) -> FlowClips:
