@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import lent
+from .caches import without_caches
 from .shared import Shared
 
 # What other nodes add to the prediction after the model: a loss on the prompt's own estimate does without. And copies
@@ -181,7 +182,7 @@ def gradient_options(model_options: dict[str, Any]) -> dict[str, Any]:
         **model_options.get("transformer_options", {}),
         "optimized_attention_override": _attention_override,
     }
-    return options
+    return without_caches(options)
 
 
 def computes_in_half(model: Any) -> bool:

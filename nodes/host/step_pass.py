@@ -18,6 +18,7 @@ from ...motionprompt_core.guidance.report import StepReport
 from ...motionprompt_core.guidance.schedule import StepTracker
 from ...motionprompt_core.guidance.tokens import LearnableTokens
 from ...motionprompt_core.guidance.view import GuidedModel
+from .caches import notes_kept, uncached
 from .checkpoints import checkpointed
 from .checks import evaluates_once_off_schedule
 from .comfy_types import Conds, Executor, Options, cfg_of, set_cfg

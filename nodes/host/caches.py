@@ -1,0 +1,85 @@
+"""What other nodes remember from one evaluation to the next, kept out of the evaluations that the guidance adds.
+
+A cache of steps (EasyCache, LazyCache, TeaCache and their kin) takes each evaluation of the model for the sampler's
+next one. The guidance's own would be answered from the cache, without a gradient, or would be remembered in place of
+the sampler's. So they run without such wrappers, and what a network notes on itself is put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from comfy.patcher_extension import WrapperExecutor
+from torch import Tensor, nn
+
+_TABLES = ("_parameters", "_buffers", "_modules")
+
+
+def _remembers(name: object, function: Any = None) -> bool:
+    """Whether a wrapper is a cache, by its key, its name or the module that it comes from."""
+    function = getattr(function, "func", function)
+    words = [name, getattr(function, "__qualname__", ""), getattr(function, "__module__", ""), type(function).__name__]
+    return any("cache" in str(word).lower() for word in words)
+
+
+def without_caches(model_options: dict[str, Any]) -> dict[str, Any]:
+    """Model options without the wrappers of caches; nothing is changed in place."""
+    options = {key: value for key, value in model_options.items() if key != "model_function_wrapper"}
+    function = model_options.get("model_function_wrapper")
+    if function is not None and not _remembers("", function):
+        options["model_function_wrapper"] = function
+    transformer = dict(model_options.get("transformer_options", {}))
+    transformer["wrappers"] = {
+        kind: {
+            key: kept
+            for key, functions in by_key.items()
+            if (kept := [each for each in functions if not _remembers(key, each)])
+        }
+        for kind, by_key in transformer.get("wrappers", {}).items()
+    }
+    options["transformer_options"] = transformer
+    return options
+
+
+def uncached(executor: Any) -> Callable[..., Tensor]:
+    """The rest of a chain of wrappers without the caches among them."""
+    if not isinstance(executor, WrapperExecutor):
+        return executor
+    rest = [wrapper for wrapper in executor.wrappers[executor.idx + 1 :] if not _remembers("", wrapper)]
+    return WrapperExecutor(executor.original, executor.class_obj, rest, 0).execute
+
+
+@contextmanager
+def notes_kept(network: nn.Module) -> Iterator[None]:
+    """Puts back what is noted on a network's modules beside their weights (TeaCache's residuals and counters)."""
+    before = {id(module): _notes(module) for module in network.modules()}
+    try:
+        yield
+    finally:
+        for module in network.modules():
+            kept = before.get(id(module))
+            if kept is not None:
+                _restore(module.__dict__, kept)
+
+
+def _notes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """Name -> the value and, as containers are changed in place, a copy of it."""
+    return {
+        key: (value, type(value)(value) if type(value) in (list, dict) else None)
+        for key, value in module.__dict__.items()
+        if key not in _TABLES
+    }
+
+
+def _restore(table: dict[str, Any], kept: dict[str, tuple[Any, Any]]) -> None:
+    for key in [key for key in table if key not in _TABLES and key not in kept]:
+        del table[key]
+    for key, (value, contents) in kept.items():
+        table[key] = value
+        if isinstance(value, list) and contents is not None:
+            value[:] = contents
+        elif isinstance(value, dict) and contents is not None:
+            value.clear()
+            value.update(contents)
