@@ -75,7 +75,7 @@ class FlowCapture:
         model = executor.class_obj.model_patcher.model
         family = family_of(model)
         family.check_latents(noise)
-        self.decoder = family.decoder(self.vae, model, noise)
+        self.decoder = family.decoder(self.vae, model, noise, executor.class_obj.conds)
         frames = count_frames(self.decoder, self.decoder.frames_first(noise))
         if frames <= min(self.gaps):
             raise ValueError(

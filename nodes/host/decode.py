@@ -118,20 +118,22 @@ class SliceDecoder(VideoDecoder):
         vae, model: as for `FrameDecoder`.
         appended: number of latents at the end that are no frames of the video (LTX-Video's keyframes).
         after: number of later latents that the decoder looks at.
+        leading: number of latents before the video that are no frames of it (Wan VACE's and Animate's reference).
     """
 
-    def __init__(self, vae: Any, model: Any, appended: int = 0, after: int = 0):
+    def __init__(self, vae: Any, model: Any, appended: int = 0, after: int = 0, leading: int = 0):
         self.decode = _Pictures(vae, model)
         self.factor = vae.upscale_ratio[0](2) - 1
         self.appended = appended
         self.after = after
+        self.leading = leading
 
     def frames_first(self, latents: Tensor) -> Tensor:
         """The model's latents (1, C, T, h, w) as the guidance wants them, (T, C, h, w)."""
-        return latents[0, :, : latents.shape[2] - self.appended].movedim(1, 0)
+        return latents[0, :, self.leading : latents.shape[2] - self.appended].movedim(1, 0)
 
     def as_model(self, x0: Tensor) -> Tensor:
-        """The way back: `x0` (T, C, h, w) as the model has it, without what is appended."""
+        """The way back: `x0` (T, C, h, w) as the model has it, without what is no frame of the video."""
         return x0.movedim(0, 1)[None]
 
     def num_frames(self, num_latents: int) -> int:

@@ -222,8 +222,7 @@ class EstimateRun:
         factor = self.factors[step]
         self.report.steps.append(CorrectedStep(step, sigma, self.report.passes, share, factor, seconds))
         whole = torch.zeros_like(x0)
-        part = self.decoder.as_model(change * factor).to(x0)
-        whole[tuple(slice(length) for length in part.shape)] = part  # what is appended is no part of the video
+        self.decoder.frames_first(whole).copy_(change * factor)  # a view: what is no frame of the video stays as it is
         whole = whole * self._free(x0)
         return whole if self.given is None else whole * self.given[1].to(x0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -89,3 +91,28 @@ def test_what_cannot_work_is_said(video, tiny):
     flow = tiny.comfy.module("motionprompt_core.flow.raft")
     raft = tiny.comfy.module("nodes.host.models").ManagedModel(flow.RaftFlow("raft_small"))
     refused(video, "raft_small.*64x64 px.*128x128", flow_model=raft)
+
+
+def test_a_reference_picture_before_the_video_is_no_frame_of_it(tiny):
+    """Wan VACE puts its latent first; Trim Video Latent takes it off after sampling. It was counted and drawn."""
+    import comfy.ops
+    from comfy.ldm.wan.model import VaceWanModel
+
+    video = TinyFamily(tiny.comfy, "wan", tiny.flow, tiny.discriminator)
+    pack = tiny.comfy.node("TinyVideoModel").__module__
+    wan = importlib.import_module(f"{pack}.wan")
+    with torch.inference_mode():
+        network = VaceWanModel(**wan.WAN, vace_layers=1, vace_in_dim=96, operations=comfy.ops.disable_weight_init)
+        model = wan.load(network, 0)
+    inputs = {"positive": video.learnable, "negative": video.negative, "vae": video.vae, "width": 64, "height": 64}
+    reference = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    for picture, leading in ((reference, 1), (None, 0)):
+        positive, negative, latent, trim = tiny.comfy.run(
+            "WanVaceToVideo", length=17, batch_size=1, strength=1.0, reference_image=picture, **inputs
+        )
+        assert trim == leading and latent["samples"].shape[2] == 5 + leading
+        _, report = video.guided(
+            model=model, positive=positive, negative=negative, latent_image=latent, pairs=16, stop=1.0
+        )
+        frames = {frame for step in report.steps for i in step.iterations for pair in i.pairs for frame in pair}
+        assert max(frames) <= 16 and len(frames) > 8

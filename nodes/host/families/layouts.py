@@ -101,7 +101,9 @@ class LatentVideoFamily(ModelFamily):
         self, vae: Any, model: Any, latents: Tensor, conds: Mapping[str, list[dict[str, Any]]] | None = None
     ) -> SliceDecoder:
         check_vae(vae, model.latent_format, 3)
-        return SliceDecoder(vae, model, self.appended(conds or {}, latents), self.latents_after(vae))
+        conds = conds or {}
+        appended, leading = self.appended(conds, latents), self.leading(conds, model)
+        return SliceDecoder(vae, model, appended, self.latents_after(vae), leading)
 
     def latents_after(self, vae: Any) -> int:
         """Number of later latents that the VAE's decoder looks at when it decodes one; most are causal."""
@@ -109,6 +111,10 @@ class LatentVideoFamily(ModelFamily):
 
     def appended(self, conds: Mapping[str, list[dict[str, Any]]], latents: Tensor) -> int:
         """Number of latents at the end that are no frames of the video."""
+        return 0
+
+    def leading(self, conds: Mapping[str, list[dict[str, Any]]], model: Any) -> int:
+        """Number of latents before the video that are no frames of it."""
         return 0
 
     def blocks(self, network: nn.Module) -> Iterable[nn.Module]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_base
+import torch
 
 from .base import GradientMemory, register_family
 from .layouts import LatentVideoFamily
@@ -20,3 +22,20 @@ class Wan(LatentVideoFamily):
 
     def matches(self, model: Any) -> bool:
         return isinstance(model, comfy.model_base.WAN21)
+
+    def leading(self, conds: Mapping[str, list[dict[str, Any]]], model: Any) -> int:
+        """The reference picture of VACE, and of Animate, stands before the video; Trim Video Latent takes it off."""
+        animate = getattr(comfy.model_base, "WAN22_Animate", None)
+        if animate is not None and isinstance(model, animate):
+            return 1
+        found = [cond["vace_frames"] for entries in conds.values() for cond in entries if cond.get("vace_frames")]
+        return _references(found[0][0], model) if found else 0
+
+
+def _references(control: torch.Tensor, model: Any) -> int:
+    """How many of VACE's control latents (1, 2 C, T, h, w) are a reference: only these have nothing in the half that
+    holds what is to be repainted."""
+    channels = control.shape[1] // 2
+    nothing = model.latent_format.process_out(torch.zeros_like(control[:, channels:]))
+    empty = (control[:, channels:] == nothing).flatten(3).all(3).all(1)[0]
+    return int(empty.long().cumprod(0).sum())
