@@ -57,6 +57,7 @@ class StepPass:
         self.run, self.settings, self.report, self.guider = run, run.settings, run.report, run.guider
         context = {"noise": noise, "device": noise.device, "latent_image": latent_image, "denoise_mask": denoise_mask}
         self.swap = SwappableConds(run.guider, {**context, "seed": seed})
+        self.sigmas = sigmas
         self.inpaint = None if denoise_mask is None or latent_image is None else (latent_image, denoise_mask)
         tokens = LearnableTokens(run.initial_tokens())
         self.optimiser = PromptOptimiser(tokens, run.settings, seed or 0, run.guidance.on_gradient)
@@ -209,8 +210,10 @@ class _Evaluation:
     def __init__(
         self, now: StepPass, executor: Executor, x: Tensor, timestep: Tensor, options: Options, seed: int | None
     ):
-        self.now, self.run, self.executor = now, now.run, executor
-        self.arguments = (x, timestep, options, seed)
+        self.now, self.run, self.executor = now, now.run, uncached(executor)
+        self.x, self.timestep, self.seed = x, timestep, seed
+        self.options: Options = {**options, "sampler_post_cfg_function": [self._alone]}
+        self.scale: Any = cfg_of(now.guider)
 
     def as_guided_model(self) -> GuidedModel:
         guidance = self.run.guidance
@@ -235,22 +238,38 @@ class _Evaluation:
 
     def _evaluate(self, conds: Conds, cfg: float = 1.0) -> Tensor:
         """The estimate from the conds alone; the negative prompt is not evaluated at cfg 1."""
-        guider = self.run.guider
+        guider, self.wanted = self.run.guider, cfg
         guider.conds = conds
         set_cfg(guider, cfg)
-        with save_copies() if self.now.copies else nullcontext():
-            x0 = self.executor(*self.arguments)
+        with notes_kept(guider.inner_model.diffusion_model), save_copies() if self.now.copies else nullcontext():
+            x0 = self.executor(self.x, self.timestep, self.options, self.seed)
         self.now.progress.x0 = x0.detach()
         if self.now.inpaint is not None:
             latent, mask = self.now.inpaint
+            mask = self._step_mask(mask)
             x0 = x0 * mask + latent * (1 - mask)
         return self.run.decoder.frames_first(x0)
 
+    def _alone(self, args: dict[str, Any]) -> Tensor:
+        """The prediction without CFG, where another node mixes with a scale of its own (AnimateDiff-Evolved's Custom
+        CFG), which is remembered."""
+        scale = args["cond_scale"]
+        if isinstance(scale, (int, float)) and scale == self.wanted:
+            return args["denoised"]
+        self.scale = scale
+        return args["uncond_denoised" if self.wanted == 0 else "cond_denoised"]
+
+    def _step_mask(self, mask: Tensor) -> Tensor:
+        """The part that is sampled, at this step (Differential Diffusion lets it grow)."""
+        function = self.options.get("denoise_mask_function")
+        if function is None:
+            return mask
+        return function(self.timestep, mask, extra_options={"model": self.now.guider, "sigmas": self.now.sigmas})
+
     def _with_cfg(self) -> Callable[[Tensor], Tensor] | None:
         """x0 of the prompt -> classifier-free guidance with the negative prompt, which is evaluated once, here."""
-        scale = cfg_of(self.run.guider)
-        if scale == 1.0:
+        if self.scale == 1.0:
             return None
         with torch.no_grad():
             uncond = self._evaluate(self.now.swap.plain, cfg=0.0)
-        return lambda x0: uncond + scale * (x0 - uncond)
+        return lambda x0: uncond + self.scale * (x0 - uncond)

@@ -110,3 +110,23 @@ def test_strengths_per_frame_are_differentiable(tiny_ade):
     )
     (model,) = comfy.run("ADE_UseEvolvedSampling", model=tiny_ade.model, beta_schedule="autoselect", m_models=motions)
     assert tiny_ade.guided(model=model)[1].guided == [0, 1]
+
+
+def test_the_loss_sees_the_prompt_alone_or_the_cfg_in_force_under_custom_cfg(tiny_ade):
+    """Custom CFG takes the place of the sampler's: "cond" was mixed all the same, and "cfg" twice."""
+
+    def custom(scale):
+        (keyframes,) = tiny_ade.comfy.run("ADE_CustomCFGSimple", cfg=scale)
+        (settings,) = tiny_ade.comfy.run("ADE_AnimateDiffSamplingSettings", custom_cfg=keyframes)
+        return tiny_ade.animatediff("v2", sample_settings=settings)
+
+    def first(model, loss_on):
+        report = tiny_ade.guided(model=model, loss_on=loss_on, cfg=5.0, stop=0.25)[1]
+        return report.steps[0].iterations[0]
+
+    plain = tiny_ade.animatediff("v2")
+    for loss_on in ("cond", "cfg"):
+        expected, found = first(plain, loss_on), first(custom(5.0), loss_on)
+        assert found.loss == pytest.approx(expected.loss, abs=1e-5)
+        assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-2)
+    assert first(custom(1.0), "cfg").loss == pytest.approx(first(plain, "cond").loss, abs=1e-5)

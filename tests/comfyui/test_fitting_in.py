@@ -216,3 +216,31 @@ def test_a_discriminator_of_two_flows_in_a_row(tiny):
     assert told[0] < told[1]  # three frames are decoded, not two
     rows = [row for step in report.steps for iteration in step.iterations for row in iteration.pairs]
     assert rows and all(len(row) == 3 and row[1] - row[0] == row[2] - row[1] > 0 for row in rows)
+
+
+def test_the_loss_sees_what_differential_diffusion_samples(tiny, monkeypatch):
+    """Its mask grows from step to step; the loss blended by the soft mask."""
+    import comfy.samplers
+
+    inner, evaluation = comfy.samplers.KSamplerX0Inpaint, tiny.comfy.module("nodes.host.step_pass")._Evaluation
+    (model,) = tiny.comfy.run("DifferentialDiffusion", model=tiny.model)
+    latent = tiny.latent()
+    latent["samples"] = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    latent["noise_mask"] = torch.linspace(0, 1, 64).view(1, 1, 64).expand(1, 64, 64).clone()
+    seen = {}
+
+    def spy(cls, method, name):
+        original = getattr(cls, method)
+
+        def call(self, *args, **kwargs):
+            x0 = original(self, *args, **kwargs)
+            seen.setdefault(name, x0.detach().clone())
+            return x0
+
+        monkeypatch.setattr(cls, method, call)
+
+    spy(evaluation, "predict_x0", "loss")
+    tiny.guided(model=model, latent_image=latent, stop=0.25, cfg=1.0, learning_rate=1e-5, strength=1e-3)
+    spy(inner, "__call__", "sampler")
+    tiny.stock(model=model, positive=tiny.learnable, latent_image=latent, cfg=1.0)
+    torch.testing.assert_close(seen["loss"], seen["sampler"], rtol=0, atol=1e-3)
