@@ -199,6 +199,7 @@ def _compare(
         right = graph.add("VAEDecode", "MotionPrompt", samples=sampler[0], vae=vae)
         stitch = {"match_image_size": False, "spacing_width": 8, "spacing_color": "white", "direction": "right"}
         both = graph.add("ImageStitch", image1=left[0], image2=right[0], **stitch)
-        video = graph.add("CreateVideo", images=both[0], fps=8.0)
-        graph.add("SaveVideo", video=video[0], filename_prefix=f"motionprompt/{prefix}", room=400)
+        # SaveVideo's inputs changed between ComfyUI 0.3.75 and 0.33
+        saving = {"filename_prefix": f"motionprompt/{prefix}", "fps": 8.0, "lossless": False, "quality": 90}
+        graph.add("SaveAnimatedWEBP", images=both[0], room=400, **saving)
         graph.add("MotionPromptReport", report=sampler[1], room=420)

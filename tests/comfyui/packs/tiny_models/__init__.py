@@ -63,6 +63,22 @@ class TinyClipVision:
         return (native.tiny_clip_vision(),)
 
 
+class TinyBetweenImages:
+    """DynamiCrafter's model for a video between two images."""
+
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        _, clip, vae = dynamicrafter.FAMILY
+        return dynamicrafter.tiny_dynamicrafter(variant="512-interp"), clip(), vae()
+
+
 class TinyDynamiCrafterPrompt:
     """A prompt with an image in it."""
 
@@ -142,6 +158,7 @@ NODE_CLASS_MAPPINGS = {
     "TinyVideoModel": TinyVideoModel,
     "TinyFamilyModel": TinyFamilyModel,
     "TinyClipVision": TinyClipVision,
+    "TinyBetweenImages": TinyBetweenImages,
     "TinyDynamiCrafterPrompt": TinyDynamiCrafterPrompt,
     "TinyMotionModel": TinyMotionModel,
     "TinyControlNet": TinyControlNet,
