@@ -19,7 +19,7 @@ from torch import Tensor
 from ..guidance.schedule import StepTracker
 
 # A change this many times as large at most: beyond it the model is shown what no noise could have led to.
-MOST = 5.0
+MOST = 8.0
 
 
 @torch.no_grad()

@@ -102,11 +102,11 @@ def _steady_frame(frames: Tensor, paths: Paths, frame: int) -> Tensor:
     average = (share * change).sum(0, keepdim=True) / (1 + share.sum(0, keepdim=True))
     own = own + _colour_change(own, average, _ways(change, seen, tau))
 
-    slope = _slope(own)
+    slope, least = _slope(own), LEAST_MOTION * min(paths.size)
     hat = fit_weights(tau, weight).to(motion).view(-1, 1, 1, 1)
-    move = _beside_camera((hat * motion).sum(0, keepdim=True), slope) * seen.prod(0, keepdim=True)
-    ways = [(_length(_beside_camera(to, slope)), sure) for to, sure in _ways(motion, seen, tau)]
-    return warp(own, -move * _gate(_length(move), ways, LEAST_MOTION * min(paths.size)), "bicubic")[0]
+    move = _beside_camera((hat * motion).sum(0, keepdim=True), slope, least) * seen.prod(0, keepdim=True)
+    ways = [(_length(_beside_camera(to, slope, least)), sure) for to, sure in _ways(motion, seen, tau)]
+    return warp(own, -move * _gate(_length(move), ways, least), "bicubic")[0]
 
 
 def _colour_change(own: Tensor, change: Tensor, ways: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -162,11 +162,13 @@ def _gate(deviation: Tensor, others: list[tuple[Tensor, Tensor]], tolerance: Ten
     return (1 - (tolerance / deviation.clamp(min=1e-9)).square()).clamp(min=0)
 
 
-def _beside_camera(move: Tensor, slope: Tensor) -> Tensor:
-    """Less what most of the picture does: the shake of a hand that holds the camera belongs to the video. Where nobody
-    would see it move, a picture counts as still."""
+def _beside_camera(move: Tensor, slope: Tensor, tolerance: float) -> Tensor:
+    """Less what most of the picture does alike: the shake of a hand that holds the camera belongs to the video. Where
+    nobody would see it move, a picture counts as still."""
     shows = slope * _length(move) > LEAST_COLOUR
-    return move - (move * shows).flatten(2).median(dim=2).values[..., None, None]
+    camera = (move * shows).flatten(2).median(dim=2).values[..., None, None]
+    alike = (shows & (_length(move - camera) < tolerance)).float().mean() > 0.5
+    return move - camera * alike
 
 
 def _slope(image: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ from .memory import loaded_beside
 from .models import ManagedModel
 
 KEY = "motionprompt_estimate"
-# Frames and frame pairs at a time: as many, then, when memory runs out, one by one.
-BATCHES = (8, 1)
+# Frames and frame pairs at a time: more hardly gain time. When memory runs out, one by one.
+BATCHES = (2, 1)
 
 
 class EstimatePatch:

@@ -166,6 +166,11 @@ class AnimateDiffShapes:
         with self._checkpoints.checkpointed(found, nullcontext):
             return torch.cat([network.decode(part) for part in parts]).float()
 
+    def encode_pictures(self, pictures: Tensor, encoder: str) -> Tensor:
+        """The way back, latents (N, 4, h, w)."""
+        network = {"vae": self.vae, "taesd": self.tiny}[encoder]
+        return network.encode(pictures.to(self.dtype)).float()
+
     @functools.cache  # noqa: B019 (one subject a process)
     def flow(self, name: str) -> Any:
         """A flow model without its weights."""
