@@ -63,7 +63,9 @@ class _Probe:
     rounding: float = 0.0
 
 
-def check_part(function: Function, at: Sequence[Tensor], generator: torch.Generator, half: bool = False) -> Agreement:
+def check_part(
+    function: Function, at: Sequence[Tensor], generator: torch.Generator, half: bool = False, num_lines: int = 2
+) -> Agreement:
     """Compare vector-Jacobian products of a part of the model with differences of that part alone.
 
     Weightings of the outputs are random first, which shows any error. Where rounding drowns that they are the outputs'
@@ -72,16 +74,14 @@ def check_part(function: Function, at: Sequence[Tensor], generator: torch.Genera
 
     Args:
         function: its outputs for its inputs, differentiable. at: inputs (any shapes). generator: on the CPU.
-        half: it computes in half precision.
+        half: it computes in half precision. num_lines: each takes four evaluations or more.
     """
     at = [tensor.detach().float() for tensor in at]
-    lines = _random_lines(at, 2, generator)
     found = Agreement("cannot tell", math.inf, math.inf)
     if not half:
-        found = _check(function, at, _probes(function, at, lines, generator, aligned=None), half)
+        found = _check(function, at, _random_probes(function, at, num_lines, generator), half)
     if found.verdict == "cannot tell" and not found.remark:
-        width = 3 * STEPS[half][0] * _unit(at)  # evaluated at no other place, so that its rounding is its own
-        found = _check(function, at, _probes(function, at, lines, generator, aligned=width), half)
+        found = _check(function, at, _aligned_probes(function, at, 2, generator), half)
     return found
 
 
@@ -92,38 +92,39 @@ def check_gradient(
     generator: torch.Generator,
     half: bool = False,
 ) -> Agreement:
-    """Compare a gradient that is given with differences, along itself and along a random line.
+    """Compare a gradient that is given with differences, along a line that is half itself and half random.
 
     Args:
         function: a scalar. at: its inputs (any shapes). gradients: for them. generator: on the CPU.
         half: it computes in half precision.
     """
     at = [tensor.detach().float() for tensor in at]
-    length = math.sqrt(_dot(gradients, gradients))
-    along = [[gradient / length for gradient in gradients]] if math.isfinite(length) and length > 0 else []
     one = [torch.ones((), dtype=torch.float32, device=at[0].device)]
-    probes = [_Probe(line, one, list(gradients)) for line in along + _random_lines(at, 1, generator)]
+    probes = [_Probe(line, one, list(gradients)) for line in _lines(gradients, 1, generator)]
     return _check(lambda moved: [function(moved)], at, probes, half)
 
 
-def _probes(
-    function: Function,
-    at: list[Tensor],
-    lines: list[list[Tensor]],
-    generator: torch.Generator,
-    aligned: float | None,
-) -> list[_Probe]:
-    """Random weightings for all lines, or the response to a step of `aligned` along each."""
+def _random_probes(function: Function, at: list[Tensor], count: int, generator: torch.Generator) -> list[_Probe]:
     with torch.enable_grad():
         inputs = [tensor.clone().requires_grad_() for tensor in at]
         outputs = function(inputs)
-        shared = [_noise(output, generator) for output in outputs]
-        found = []
-        for line in lines:
-            weights = shared if aligned is None else _response(function, at, line, aligned)
-            gradients = _vector_jacobian(outputs, weights, inputs)
+        weights = [_noise(output, generator) for output in outputs]
+        gradients = _vector_jacobian(outputs, weights, inputs, keep=False)
+    return [_Probe(line, weights, gradients) for line in _lines(gradients, count, generator)]
+
+
+def _aligned_probes(function: Function, at: list[Tensor], count: int, generator: torch.Generator) -> list[_Probe]:
+    found = []
+    with torch.enable_grad():
+        inputs = [tensor.clone().requires_grad_() for tensor in at]
+        outputs = function(inputs)
+        for _ in range(count):
+            line = [_noise(tensor, generator) for tensor in at]
+            # Evaluated at no other place, so that its rounding is its own.
+            weights = _response(function, at, line, 3 * STEPS[True][0] * _unit(at))
+            gradients = _vector_jacobian(outputs, weights, inputs, keep=True)
             # Once more, rounded in other places: what differs is the backward pass's own rounding.
-            again = _vector_jacobian(outputs, [1.37 * weight for weight in weights], inputs)
+            again = _vector_jacobian(outputs, [1.37 * weight for weight in weights], inputs, keep=True)
             rounding = abs(_dot(again, line) / 1.37 - _dot(gradients, line))
             found.append(_Probe(line, weights, gradients, rounding))
     return found
@@ -196,13 +197,13 @@ def _judge(probes: list[_Probe], found: list[_Slope]) -> Agreement:
     return Agreement("agrees" if resolution <= COARSE else "cannot tell", error, resolution)
 
 
-def _vector_jacobian(outputs: list[Tensor], weights: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
-    """J^T w; zeros for inputs that nothing depends on. The graph is kept."""
+def _vector_jacobian(outputs: list[Tensor], weights: list[Tensor], inputs: list[Tensor], keep: bool) -> list[Tensor]:
+    """J^T w; zeros for inputs that nothing depends on. keep: the graph."""
     pairs = [(out, weight.to(out.dtype)) for out, weight in zip(outputs, weights, strict=True) if out.requires_grad]
     if not pairs:
         return [torch.zeros_like(tensor) for tensor in inputs]
     given, cotangents = zip(*pairs, strict=True)
-    found = torch.autograd.grad(given, inputs, cotangents, retain_graph=True, allow_unused=True)
+    found = torch.autograd.grad(given, inputs, cotangents, retain_graph=keep, allow_unused=True)
     return [torch.zeros_like(i) if g is None else g.float() for g, i in zip(found, inputs, strict=True)]
 
 
@@ -215,8 +216,18 @@ def _unit(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(_dot(tensors, tensors) / sum(tensor.numel() for tensor in tensors)) or 1.0
 
 
-def _random_lines(at: Sequence[Tensor], count: int, generator: torch.Generator) -> list[list[Tensor]]:
-    return [[_noise(tensor, generator) for tensor in at] for _ in range(count)]
+def _lines(gradients: Sequence[Tensor], count: int, generator: torch.Generator) -> list[list[Tensor]]:
+    """Half along a gradient, so that there is a slope, and half random, which sees what is missing from it."""
+    length = math.sqrt(_dot(gradients, gradients))
+    known = math.isfinite(length) and length > 0
+    lines = []
+    for _ in range(count):
+        line = [_noise(gradient, generator) for gradient in gradients]
+        if known:
+            side = math.copysign(1.0, _dot(gradients, line))
+            line = [gradient / length + side * part for gradient, part in zip(gradients, line, strict=True)]
+        lines.append(line)
+    return lines
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
