@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from ...motionprompt_core.guidance.report import GuidanceReport
+from .comfy_types import Cond, ModelSampling
 from .conds import Conds
 from .tokens import PAYLOAD
 
 
-def check_activity(conds: Conds, sigmas: Tensor, planned: Sequence[int], sampling: Any, report: GuidanceReport) -> None:
+def check_activity(
+    conds: Conds, sigmas: Tensor, planned: Sequence[int], sampling: ModelSampling, report: GuidanceReport
+) -> None:
     """Note the guided steps at which no learnable prompt has a say.
 
     Args:
@@ -37,7 +39,7 @@ def check_activity(conds: Conds, sigmas: Tensor, planned: Sequence[int], samplin
     report.note(f"The learnable prompt has no say at step {steps}, {where}: there it is timed out or masked.")
 
 
-def _active(cond: Mapping[str, Any], sigma: float, sampling: Any) -> bool:
+def _active(cond: Cond, sigma: float, sampling: ModelSampling) -> bool:
     """As ComfyUI decides whether an entry takes part in an evaluation, and whether with a weight above 0."""
     start, end = (cond.get(f"{edge}_percent") for edge in ("start", "end"))
     if start is not None and sigma > float(sampling.percent_to_sigma(start)):

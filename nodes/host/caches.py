@@ -14,17 +14,19 @@ from typing import Any
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor, nn
 
+from .comfy_types import Executor, Options
+
 _TABLES = ("_parameters", "_buffers", "_modules")
 
 
-def _remembers(name: object, function: Any = None) -> bool:
+def _remembers(name: object, function: object = None) -> bool:
     """Whether a wrapper is a cache, by its key, its name or the module that it comes from."""
     function = getattr(function, "func", function)
     words = [name, getattr(function, "__qualname__", ""), getattr(function, "__module__", ""), type(function).__name__]
     return any("cache" in str(word).lower() for word in words)
 
 
-def without_caches(model_options: dict[str, Any]) -> dict[str, Any]:
+def without_caches(model_options: Options) -> Options:
     """Model options without the wrappers of caches; nothing is changed in place."""
     options = {key: value for key, value in model_options.items() if key != "model_function_wrapper"}
     function = model_options.get("model_function_wrapper")
@@ -43,7 +45,7 @@ def without_caches(model_options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def uncached(executor: Any) -> Callable[..., Tensor]:
+def uncached(executor: Executor) -> Callable[..., Tensor]:
     """The rest of a chain of wrappers without the caches among them."""
     if not isinstance(executor, WrapperExecutor):
         return executor
@@ -64,7 +66,7 @@ def notes_kept(network: nn.Module) -> Iterator[None]:
                 _restore(module.__dict__, kept)
 
 
-def _notes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+def _notes(module: nn.Module) -> dict[str, tuple[object, Any]]:
     """Name -> the value and, as containers are changed in place, a copy of it."""
     return {
         key: (value, type(value)(value) if type(value) in (list, dict) else None)
@@ -73,7 +75,7 @@ def _notes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _restore(table: dict[str, Any], kept: dict[str, tuple[Any, Any]]) -> None:
+def _restore(table: dict[str, object], kept: dict[str, tuple[object, Any]]) -> None:
     for key in [key for key in table if key not in _TABLES and key not in kept]:
         del table[key]
     for key, (value, contents) in kept.items():

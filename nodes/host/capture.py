@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.schedule import StepTracker, steps_between
 from ...motionprompt_core.media.files import write_safetensors
 from .checks import check_schedule, evaluates_once_off_schedule
+from .comfy_types import Callback, Executor, Guider, Options, Patcher, Sampler, Vae
 from .decode import FrameDecoder, SliceDecoder
 from .families import family_of
 from .models import ManagedModel
@@ -40,7 +40,7 @@ class FlowCapture:
 
     def __init__(
         self,
-        vae: Any,
+        vae: Vae,
         flow: ManagedModel,
         folder: Path,
         start: float,
@@ -56,7 +56,7 @@ class FlowCapture:
         self.due: set[int] = set()
         self.tracker = StepTracker([1.0, 0.0])
 
-    def attach(self, model: Any) -> Any:
+    def attach(self, model: Patcher) -> Patcher:
         """A clone of a MODEL whose samplings are captured; the video stays as it is."""
         model = model.clone()
         for kind, wrapper in (
@@ -69,8 +69,15 @@ class FlowCapture:
         return model
 
     def _outer_sample(
-        self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+        self,
+        executor: Executor,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Sampler,
+        sigmas: Tensor,
+        *args: object,
+        **kwargs: object,
+    ) -> Tensor:
         check_schedule(sigmas)
         model = executor.class_obj.model_patcher.model
         family = family_of(model)
@@ -98,17 +105,26 @@ class FlowCapture:
             self.kept = []
 
     def _sampler_sample(
-        self, executor: Any, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+        self,
+        executor: Executor,
+        guider: Guider,
+        sigmas: Tensor,
+        extra_args: Options,
+        callback: Callback,
+        *args: object,
+        **kwargs: object,
+    ) -> Tensor:
         self.tracker = StepTracker(sigmas.tolist(), by_count=evaluates_once_off_schedule(executor.class_obj))
 
-        def step_done(state: Any, *more: Any) -> Any:
+        def step_done(state: object, *more: object) -> object:
             self.tracker.step_done()
             return callback(state, *more) if callback is not None else None
 
         return executor(guider, sigmas, extra_args, step_done, *args, **kwargs)
 
-    def _predict_noise(self, executor: Any, x: Any, timestep: Any, *args: Any, **kwargs: Any) -> Any:
+    def _predict_noise(
+        self, executor: Executor, x: Tensor, timestep: Tensor, *args: object, **kwargs: object
+    ) -> Tensor:
         """Puts some frames of the estimate aside where a step begins; AnimateDiff-Evolved calls no other hook."""
         estimate = executor(x, timestep, *args, **kwargs)
         sigma = float(timestep.flatten()[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import comfy.ops
@@ -27,7 +27,10 @@ _GROUP_NORMS = (
 
 @contextmanager
 def checkpointed(
-    found: Iterable[nn.Module], again: Callable[[], Any], in_place: bool = False, whole: bool = False
+    found: Iterable[nn.Module],
+    again: Callable[[], AbstractContextManager[object]],
+    in_place: bool = False,
+    whole: bool = False,
 ) -> Iterator[None]:
     """Within it these blocks are checkpointed.
 
@@ -54,13 +57,15 @@ def checkpointed(
 class _Checkpoint:
     """A block's forward, run under a checkpoint."""
 
-    def __init__(self, block: nn.Module, forward: Callable[..., Any], again: Callable[[], Any]):
+    def __init__(
+        self, block: nn.Module, forward: Callable[..., Any], again: Callable[[], AbstractContextManager[object]]
+    ):
         self.block = block
         self.forward = forward
         self.was_own = "forward" in block.__dict__
         self.again = again
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
@@ -68,7 +73,7 @@ class _Checkpoint:
         seen = _World(self.block, args, kwargs)
         first = True
 
-        def run(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> object:
             nonlocal first
             if first:
                 first = False
@@ -82,7 +87,7 @@ class _Checkpoint:
 class _InPlaceCheckpoint(_Checkpoint):
     """The same for blocks that change their input in place."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
@@ -101,7 +106,7 @@ class _InPlaceCheckpoint(_Checkpoint):
 class _WholeCheckpoint(_Checkpoint):
     """A network's forward without a graph; the backward pass runs it again with one, and through that."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> object:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         leaves, structure = tree_flatten((args, kwargs))
@@ -125,12 +130,12 @@ class _WholeCheckpoint(_Checkpoint):
 
 class _WholeFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: Any, again: Any, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, run: Callable[..., Tensor], again: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         ctx.again, ctx.inputs = again, inputs
         return run(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs = [tensor.detach().requires_grad_() for tensor in ctx.inputs]
         with torch.enable_grad():
             out = ctx.again(*inputs)
@@ -149,7 +154,7 @@ class _Recomputed:
         self.count = 0
         self.found: dict[int, Tensor] = {}
 
-    def saved_tensors(self) -> Any:
+    def saved_tensors(self) -> AbstractContextManager[None]:
         return torch.autograd.graph.saved_tensors_hooks(self._number, self._tensor)
 
     def _number(self, tensor: Tensor) -> Tensor | int:
@@ -186,7 +191,7 @@ class _World:
     """What surrounds a block when it runs: options, GroupNorm, the plain attributes of its layers, and the random
     numbers that layers draw (token merging, tiles of changing size)."""
 
-    def __init__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]):
+    def __init__(self, block: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]):
         self.options = {i: _shallow(arg) for i, arg in enumerate(args) if type(arg) is dict}
         self.keywords = {name: _shallow(value) for name, value in kwargs.items()}
         self.norms = [kind.__dict__[name] for kind, name in _GROUP_NORMS]
@@ -194,7 +199,7 @@ class _World:
         self.device = next((weight.device for weight in block.parameters()), torch.device("cpu"))
         self.numbers = _random_numbers(self.device)
 
-    def filled(self, args: tuple[Any, ...]) -> list[Any]:
+    def filled(self, args: tuple[object, ...]) -> list[object]:
         return [self.options.get(i, arg) for i, arg in enumerate(args)]
 
     @contextmanager
@@ -211,7 +216,7 @@ class _World:
             _draw_from(self.device, numbers)
 
     @staticmethod
-    def _put(norms: list[Any], layers: list[tuple[nn.Module, dict[str, Any]]]) -> None:
+    def _put(norms: list[object], layers: list[tuple[nn.Module, dict[str, object]]]) -> None:
         for (kind, name), norm in zip(_GROUP_NORMS, norms, strict=True):
             setattr(kind, name, norm)
         for layer, values in layers:
@@ -231,15 +236,15 @@ def _draw_from(device: torch.device, numbers: tuple[Any, ...]) -> None:
         torch.get_device_module(device).set_rng_state(numbers[2], device)
 
 
-def _plain(layer: nn.Module) -> dict[str, Any]:
+def _plain(layer: nn.Module) -> dict[str, object]:
     return {name: value for name, value in layer.__dict__.items() if not name.startswith("_") and name != "forward"}
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: object) -> object:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _shallow(value: Any) -> Any:
+def _shallow(value: object) -> object:
     """A copy of nested options, two levels deep; anything else as it is."""
     if type(value) is not dict:
         return value

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from comfy.hooks import EnumHookType
 from torch import Tensor
 
+from .comfy_types import CondLists, Sampler
 from .guidance import Guidance
 
 
-def sampler_function(sampler: Any) -> str:
+def sampler_function(sampler: Sampler) -> str:
     """Name of the k-diffusion function behind a ComfyUI SAMPLER; empty if it has none."""
     return getattr(getattr(sampler, "sampler_function", None), "__name__", "")
 
 
-def check_sampler(sampler: Any) -> None:
+def check_sampler(sampler: Sampler) -> None:
     """Raise ValueError for samplers that do not follow the schedule."""
     if "dpm_adaptive" in sampler_function(sampler):
         raise ValueError(
@@ -26,10 +25,10 @@ def check_sampler(sampler: Any) -> None:
         )
 
 
-def check_hooks(conds: Mapping[str, list[dict[str, Any]]]) -> None:
+def check_hooks(conds: CondLists) -> None:
     """Raise ValueError for positive prompts whose LoRA hooks differ: ComfyUI changes the model's weights from one to
     the next, and the backward pass would read those of the last."""
-    sets: list[list[Any]] = []
+    sets: list[list[object]] = []
     for cond in conds.get("positive", ()):
         hooks = getattr(cond.get("hooks"), "hooks", ())
         sets.append([hook for hook in hooks if getattr(hook, "hook_type", None) == EnumHookType.Weight])
@@ -50,7 +49,7 @@ def check_schedule(sigmas: Tensor) -> None:
         )
 
 
-def evaluates_once_off_schedule(sampler: Any) -> bool:
+def evaluates_once_off_schedule(sampler: Sampler) -> bool:
     """dpm_fast makes exactly one evaluation per step, but at noise levels of its own."""
     return "dpm_fast" in sampler_function(sampler)
 

@@ -7,14 +7,19 @@ of ours. Whether that was a learnable prompt is found out by comparing embedding
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from .comfy_types import Clip, Cond
 from .tokens import Encoded, LearnablePrompt, living_prompts
 
-Part = Any  # a Tensor (B, L, D) that stays as it is, or a prompt
+if TYPE_CHECKING:
+    from .learnable_clip import BlendedPrompt
+
+Prompt: TypeAlias = "LearnablePrompt | BlendedPrompt | ConcatenatedPrompt"
+Part: TypeAlias = "Tensor | Prompt"  # embeddings (B, L, D) that stay as they are, or a prompt
 
 
 class ConcatenatedPrompt:
@@ -24,7 +29,7 @@ class ConcatenatedPrompt:
         initial: T0 of all learnable parts; the part's number stands before the text encoder's name.
     """
 
-    def __init__(self, parts: list[Part], start: Encoded):
+    def __init__(self, parts: list[Any], start: Encoded):
         self.parts, self.start = parts, start
         self.learnable = {number: part for number, part in enumerate(parts) if not isinstance(part, Tensor)}
         self.initial = {
@@ -32,7 +37,7 @@ class ConcatenatedPrompt:
         }
 
     @property
-    def clips(self) -> list[Any]:
+    def clips(self) -> list[Clip]:
         return [clip for part in self.learnable.values() for clip in part.clips]
 
     @property
@@ -57,13 +62,13 @@ class ConcatenatedPrompt:
         return Encoded(torch.cat(conds, dim=1), texts[0].extras if 0 in texts else self.start.extras)
 
 
-def split(cond: Tensor, first: Any = None) -> list[Part]:
+def split(cond: Tensor, first: Prompt | None = None) -> list[Part]:
     """Embeddings (B, L, D) as a row of learnable prompts and of what is none of them.
 
     Args:
         first: a prompt that is known to be among them, and is preferred to others that are equal.
     """
-    prompts: list[Any] = [first] if first is not None else []
+    prompts: list[Prompt] = [first] if first is not None else []
     prompts += [prompt for prompt in living_prompts() if prompt is not first]
     parts: list[Part] = []
     position = plain = 0
@@ -85,7 +90,7 @@ def _stands_at(cond: Tensor, position: int, start: Tensor) -> bool:
     return torch.equal(here.to(start), start)
 
 
-def concatenated(cond: Tensor, extras: dict[str, Any], own: Any = None) -> ConcatenatedPrompt | None:
+def concatenated(cond: Tensor, extras: Cond, own: Prompt | None = None) -> ConcatenatedPrompt | None:
     """The prompt of a conditioning that has more in it than `own` (or, without it, of one that says nothing of ours);
     None if it is no row of parts with a learnable one (and, if given, `own`) among them."""
     parts = split(cond, own)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import comfy.samplers
 from torch import Tensor
 
-from .comfy_types import Conds, Guider
+from .comfy_types import Cond, CondLists, Conds, Guider
 from .concatenated import concatenated
 from .learnable_clip import recovered
 from .tokens import PAYLOAD, Encoded, LearnablePrompt
@@ -20,7 +19,7 @@ def resolved(conds: Conds) -> Conds:
     return {key: [_resolved(cond, key) for cond in entries] for key, entries in conds.items()}
 
 
-def _resolved(cond: dict[str, Any], key: str) -> dict[str, Any]:
+def _resolved(cond: Cond, key: str) -> Cond:
     """
     Raises:
         ValueError: the embeddings were changed in a way that they cannot be encoded anew.
@@ -44,7 +43,7 @@ def _resolved(cond: dict[str, Any], key: str) -> dict[str, Any]:
     return {**cond, PAYLOAD: prompt}
 
 
-def find_prompts(conds: Mapping[str, list[dict[str, Any]]]) -> list[LearnablePrompt]:
+def find_prompts(conds: CondLists) -> list[LearnablePrompt]:
     """The learnable prompts of a guider's conds, each once; those of the negative prompt do not count.
 
     Raises:
@@ -67,7 +66,7 @@ def plain_conds(conds: Conds) -> Conds:
     }
 
 
-def _with_text(cond: dict[str, Any], text: Encoded) -> dict[str, Any]:
+def _with_text(cond: Cond, text: Encoded) -> Cond:
     return {**cond, **text.extras, "cross_attn": text.cond}
 
 
@@ -76,7 +75,7 @@ class _Entry:
     """One learnable entry of the conds: where it is, and which other entries show the same text (areas)."""
 
     key: str
-    cond: dict[str, Any]
+    cond: Cond
     places: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -88,7 +87,7 @@ class SwappableConds:
         context: arguments of `encode_model_conds`: noise, device and the keyword arguments.
     """
 
-    def __init__(self, guider: Guider, context: dict[str, Any]):
+    def __init__(self, guider: Guider, context: Mapping[str, object]):
         self.guider = guider
         self.plain: Conds = {key: list(entries) for key, entries in guider.conds.items()}
         self.context = context
@@ -119,7 +118,7 @@ class SwappableConds:
                 conds[key][index] = {**place, "model_conds": {**place["model_conds"], **model_conds}}
         return conds
 
-    def _process(self, cond: dict[str, Any], key: str) -> dict[str, Any]:
+    def _process(self, cond: Cond, key: str) -> Cond:
         context = dict(self.context)
         noise, device = context.pop("noise"), context.pop("device")
         extra_conds = self.guider.inner_model.extra_conds

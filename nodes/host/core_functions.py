@@ -46,7 +46,7 @@ def check_core() -> None:
             )
 
 
-def _takes(function: Any, parameters: tuple[str, ...]) -> bool:
+def _takes(function: object, parameters: tuple[str, ...]) -> bool:
     if not callable(function):
         return False
     found = inspect.signature(function).parameters

@@ -8,9 +8,8 @@ neighbours. Of these a short slice around the wanted frames is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import comfy.model_management
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ...motionprompt_core.guidance.decoding import VideoDecoder
 from .checkpoints import checkpointed
+from .comfy_types import BaseModel, LatentFormat, Vae
 from .networks import decoder_blocks
 
 # Latents decoded before a wanted one; Frame Guidance (arXiv 2506.07177) decodes a frame from about four latents.
@@ -31,7 +31,7 @@ class _Pictures:
         vae: ComfyUI's VAE. model: the BaseModel whose latents are decoded.
     """
 
-    def __init__(self, vae: Any, model: Any):
+    def __init__(self, vae: Vae, model: BaseModel):
         self.vae = vae
         self.model = model
         # `process_output` maps the decoder's range to [0, 1] and clamps; both decoders and pixel models do it by a
@@ -63,7 +63,7 @@ class FrameDecoder:
         separately: one frame after the other, which takes half a pair's memory where the decoder is checkpointed.
     """
 
-    def __init__(self, vae: Any, model: Any):
+    def __init__(self, vae: Vae, model: BaseModel):
         self.decode = _Pictures(vae, model)
         self.separately = False
 
@@ -93,7 +93,7 @@ class FrameDecoder:
         return vae.decode(self.decode.model.process_latent_out(x0[frames]))
 
     @contextmanager
-    def checkpointed(self, again: Callable[[], Any]) -> Iterator[None]:
+    def checkpointed(self, again: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
         """Within it the VAE's decoder is checkpointed, and decodes frames one after the other; see `checkpointed`."""
         with checkpointed(decoder_blocks(self.decode.vae.first_stage_model), again):
             self.separately = True
@@ -102,7 +102,7 @@ class FrameDecoder:
             finally:
                 self.separately = False
 
-    def memory(self, noise_shape: Any, frames: int) -> float:
+    def memory(self, noise_shape: Sequence[int], frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding some frames."""
         vae = self.decode.vae
         return frames * vae.memory_used_decode([1, *list(noise_shape)[1:]], vae.vae_dtype)
@@ -121,7 +121,7 @@ class SliceDecoder(VideoDecoder):
         leading: number of latents before the video that are no frames of it (Wan VACE's and Animate's reference).
     """
 
-    def __init__(self, vae: Any, model: Any, appended: int = 0, after: int = 0, leading: int = 0):
+    def __init__(self, vae: Vae, model: BaseModel, appended: int = 0, after: int = 0, leading: int = 0):
         self.decode = _Pictures(vae, model)
         self.factor = vae.upscale_ratio[0](2) - 1
         self.appended = appended
@@ -181,11 +181,11 @@ class SliceDecoder(VideoDecoder):
         return self(x0, frames).clamp(0, 1).movedim(1, -1)
 
     @contextmanager
-    def checkpointed(self, again: Callable[[], Any]) -> Iterator[None]:
+    def checkpointed(self, again: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
         """As it is: a video VAE's blocks hand on a cache of earlier frames, which running them again would upset."""
         yield
 
-    def memory(self, noise_shape: Any, frames: int) -> float:
+    def memory(self, noise_shape: Sequence[int], frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding the slices of some frames."""
         batch, channels, length, *size = list(noise_shape)
         latents = min(length, frames * (LATENTS_BEFORE + 1 + self.after))
@@ -193,7 +193,7 @@ class SliceDecoder(VideoDecoder):
         return latents * vae.memory_used_decode([batch, channels, 1, *size], vae.vae_dtype)
 
 
-def check_vae(vae: Any, latent_format: Any, dimensions: int) -> None:
+def check_vae(vae: Vae, latent_format: LatentFormat, dimensions: int) -> None:
     """Raise ValueError unless the VAE decodes these latents: frames of 2 dimensions, or a video of 3."""
     if getattr(vae, "first_stage_model", None) is None:
         raise ValueError("The VAE is missing or invalid. Load a VAE that belongs to the model.")
@@ -215,7 +215,7 @@ def check_vae(vae: Any, latent_format: Any, dimensions: int) -> None:
         )
 
 
-def frame_size(vae: Any, latent: Tensor) -> tuple[int, int]:
+def frame_size(vae: Vae, latent: Tensor) -> tuple[int, int]:
     """Height and width in pixels of a decoded frame of latents (..., h, w)."""
     factor = vae.spacial_compression_decode()
     return latent.shape[-2] * factor, latent.shape[-1] * factor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
 
 import comfy.clip_model
 import comfy.latent_formats
@@ -21,6 +20,7 @@ from ...motionprompt_core.demo import text
 from ...motionprompt_core.demo.autoencoder import DOWNSCALE, LATENT_CHANNELS, Autoencoder
 from ...motionprompt_core.demo.checkpoint import DemoWeights, load_demo_weights
 from ...motionprompt_core.demo.unet import VideoUNet
+from .comfy_types import Device, Operations, Options
 
 
 class DemoLatents(comfy.latent_formats.LatentFormat):
@@ -58,7 +58,7 @@ class DemoUNet(torch.nn.Module):
         return [self.unet.down0, self.unet.down1, self.unet.down2]
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options: dict[str, Any], **_: Any
+        self, x: Tensor, timesteps: Tensor, context: Tensor, transformer_options: Options, **_: object
     ) -> Tensor:
         frames = len(x) // len(transformer_options.get("cond_or_uncond", (0,)))
         return self.unet(x, timesteps, context, frames)
@@ -68,7 +68,7 @@ class WordTokenizer:
     """The demo's vocabulary behind the few calls that ComfyUI makes of a Hugging Face tokenizer."""
 
     @classmethod
-    def from_pretrained(cls, *_: Any, **__: Any) -> WordTokenizer:
+    def from_pretrained(cls, *_: object, **__: object) -> WordTokenizer:
         return cls()
 
     def __call__(self, line: str) -> dict[str, list[int]]:
@@ -79,8 +79,8 @@ class WordTokenizer:
 
 
 class DemoTokenizer(comfy.sd1_clip.SD1Tokenizer):
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: dict[str, Any] | None = None):
-        def tokenizer(**keywords: Any) -> comfy.sd1_clip.SDTokenizer:
+    def __init__(self, embedding_directory: object = None, tokenizer_data: dict[str, object] | None = None):
+        def tokenizer(**keywords: object) -> comfy.sd1_clip.SDTokenizer:
             return comfy.sd1_clip.SDTokenizer(
                 tokenizer_path="",
                 max_length=text.MAX_LENGTH,
@@ -95,7 +95,7 @@ class DemoTokenizer(comfy.sd1_clip.SD1Tokenizer):
 class DemoTransformer(comfy.clip_model.CLIPTextModel):
     """ComfyUI's CLIP text model with a vocabulary of its own size."""
 
-    def __init__(self, config: dict[str, Any], dtype: Any, device: Any, operations: Any):
+    def __init__(self, config: dict[str, object], dtype: torch.dtype | None, device: Device, operations: Operations):
         super().__init__(config, dtype, device, operations)
         self.text_model.embeddings.token_embedding = operations.Embedding(
             config["vocab_size"], config["hidden_size"], dtype=dtype, device=device
@@ -103,7 +103,7 @@ class DemoTransformer(comfy.clip_model.CLIPTextModel):
 
 
 class DemoClip(comfy.sd1_clip.SDClipModel):
-    def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: dict[str, Any] | None = None):
+    def __init__(self, device: Device = "cpu", dtype: torch.dtype | None = None, model_options: Options | None = None):
         end = text.VOCABULARY[text.END]
         super().__init__(
             device=device,
@@ -118,7 +118,7 @@ class DemoClip(comfy.sd1_clip.SDClipModel):
 
 
 class DemoTextEncoder(comfy.sd1_clip.SD1ClipModel):
-    def __init__(self, **keywords: Any):
+    def __init__(self, **keywords: object):
         super().__init__(clip_model=DemoClip, **keywords)
 
 
@@ -137,7 +137,7 @@ def demo_clip(weights: DemoWeights) -> comfy.sd.CLIP:
     state = weights.text.state_dict()
     # With dynamic VRAM the layers have no weights until they are given some, and CLIP may load itself when it is made.
     takes_weights = "state_dict" in inspect.signature(comfy.sd.CLIP.__init__).parameters  # since ComfyUI 0.8
-    given: dict[str, Any] = {"state_dict": [state]} if takes_weights else {}
+    given: dict[str, object] = {"state_dict": [state]} if takes_weights else {}
     clip = comfy.sd.CLIP(target, parameters=parameters, **given)
     if not given:
         clip.load_sd(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import lent
 from .caches import without_caches
+from .comfy_types import BaseModel, Options
 from .shared import Shared
 
 # What other nodes add to the prediction after the model: a loss on the prompt's own estimate does without. And copies
@@ -38,7 +39,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
     8-bit numbers, which have none, by those of the weights that they stand for. All is undone on leaving. Compiled
     models run as they were written.
     """
-    undo: list[tuple[Any, str, Any, Any]] = []
+    undo: list[tuple[dict[str, Any], str, object, object]] = []
     with torch.inference_mode(False), torch.enable_grad(), _uncompiled():
         found = {id(m): m for root in modules for m in root.modules()}.values()
         try:
@@ -55,7 +56,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
                 _forget_scale_masks(module)
 
 
-def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> None:
+def _make_normal(module: nn.Module, undo: list[tuple[dict[str, Any], str, object, object]]) -> None:
     tables: list[Any] = [module._parameters, module._buffers]
     for table in tables:
         for name, tensor in table.items():
@@ -78,7 +79,7 @@ def _make_normal(module: nn.Module, undo: list[tuple[Any, str, Any, Any]]) -> No
         module.__dict__["_full_precision_mm"] = True
 
 
-def _eager() -> AbstractContextManager[Any]:
+def _eager() -> AbstractContextManager[object]:
     """Compiled code would be compiled anew for gradients, checkpoints and each replaced weight, as often as not to fail
     there."""
     stance = getattr(torch.compiler, "set_stance", None)
@@ -108,16 +109,16 @@ class normal_tensors(TorchFunctionMode):
     """Replaces inference tensors among the arguments of PyTorch calls (masks, strengths and the like that no module
     owns), and kernels without a backward pass by plain PyTorch."""
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> TorchFunctionMode:
         self._watching = lent.watching()
         self._watching.__enter__()
         return super().__enter__()
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._watching.__exit__(None, None, None)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> object:
         operator = func if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket) else None
         func = func if operator is None else _plain_kernel(operator)
         args, kwargs = _normal(args), _normal(kwargs or {})
@@ -135,7 +136,7 @@ def _needs_gradient(value: Any) -> bool:
     return type(value) in (list, tuple) and any(_needs_gradient(item) for item in value)
 
 
-def _check_kernel(operator: Any, result: Tensor) -> None:
+def _check_kernel(operator: object, result: Tensor) -> None:
     """Raise RuntimeError for a kernel of ComfyUI or another pack that cut the gradient."""
     whole = result.grad_fn is not None and "NotImplemented" not in result.grad_fn.name()
     if not whole and result.is_floating_point() and str(operator).split(".")[0] not in ("aten", "prim", "prims"):
@@ -146,7 +147,7 @@ def _check_kernel(operator: Any, result: Tensor) -> None:
         )
 
 
-def _plain_kernel(operator: Any) -> Any:
+def _plain_kernel(operator: Callable[..., object]) -> Callable[..., object]:
     """For one of ComfyUI's own kernels (rotary embeddings and others of comfy_kitchen) the PyTorch version that comes
     with it; any other operator as it is."""
     namespace, name, *_ = str(operator).split(".")
@@ -165,16 +166,18 @@ def _normal(value: Any) -> Any:
     return value
 
 
-def _plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+def _plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **kwargs: object
+) -> Tensor:
     return attention_pytorch(q, k, v, heads, mask, **kwargs)
 
 
-def _attention_override(function: Any, *args: Any, **kwargs: Any) -> Tensor:
+def _attention_override(function: object, *args: object, **kwargs: object) -> Tensor:
     """ComfyUI's `optimized_attention_override`; flash, sage and chunked attention have no backward pass."""
     return attention_pytorch(*args, **kwargs)
 
 
-def gradient_options(model_options: dict[str, Any]) -> dict[str, Any]:
+def gradient_options(model_options: Options) -> Options:
     """Model options for an evaluation that is differentiated: attention with a backward pass, and the bare
     prediction."""
     options = {key: value for key, value in model_options.items() if key not in _LEFT_OUT}
@@ -185,7 +188,7 @@ def gradient_options(model_options: dict[str, Any]) -> dict[str, Any]:
     return without_caches(options)
 
 
-def computes_in_half(model: Any) -> bool:
+def computes_in_half(model: BaseModel) -> bool:
     """Whether a ComfyUI model (BaseModel) computes in fp16, where gradients may overflow."""
     return (model.manual_cast_dtype or model.get_dtype()) == torch.float16
 

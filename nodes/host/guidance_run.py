@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .comfy_types import Guider
+from .comfy_types import Guider, ModulePatcher
 from .decode import FrameDecoder, SliceDecoder
 from .families import ModelFamily
 from .gradients import check_interrupt
@@ -48,7 +48,7 @@ class GuidedRun:
         self.now: StepPass | None = None
         self.memory = PeakMemory(guider.model_patcher.load_device)
 
-    def patchers(self) -> list[Any]:
+    def patchers(self) -> list[ModulePatcher]:
         """Everything that must be loaded beside the model."""
         ours = [self.guidance.flow, self.guidance.discriminator]
         found = [self.guidance.vae.patcher, *(clip.patcher for prompt in self.prompts for clip in prompt.clips)]

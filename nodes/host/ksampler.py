@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
 
 import comfy.samplers
+
+from .comfy_types import Conditioning, Latent, Patcher
 
 # By name: this pack has a package called `nodes` as well, which is only ever imported relatively.
 _comfy_nodes = importlib.import_module("nodes")
@@ -15,18 +16,18 @@ SCHEDULERS = comfy.samplers.KSampler.SCHEDULERS
 
 
 def sample(
-    model: Any,
+    model: Patcher,
     seed: int,
     steps: int,
     cfg: float,
     sampler_name: str,
     scheduler: str,
-    positive: Any,
-    negative: Any,
-    latent_image: dict[str, Any],
+    positive: Conditioning,
+    negative: Conditioning,
+    latent_image: Latent,
     denoise: float,
     last_step: int | None = None,
-) -> dict[str, Any]:
+) -> Latent:
     """What the KSampler node does; returns a LATENT. `last_step`: how many steps to make, None for all."""
     return _comfy_nodes.common_ksampler(
         model,

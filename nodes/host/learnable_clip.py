@@ -17,7 +17,8 @@ import torch
 from comfy.sd import CLIP
 from torch import Tensor
 
-from .tokens import PAYLOAD, Encoded, LearnablePrompt, learnable_tokens
+from .comfy_types import Clip, Cond
+from .tokens import PAYLOAD, Encoded, LearnablePrompt, Section, learnable_tokens
 
 # Greatest error, in units of the embeddings' standard deviation, at which a frame counts as a blend of the prompts.
 TOLERANCE = 1e-2
@@ -45,14 +46,16 @@ class LearnableCLIP(CLIP):
         self._known: dict[str, LearnablePrompt] = {}
         _clips.add(self)
 
-    def clone(self, *args: Any, **kwargs: Any) -> LearnableCLIP:
+    def clone(self, *args: object, **kwargs: object) -> LearnableCLIP:
         clip = CLIP.clone(self, *args, **kwargs)
         return LearnableCLIP(clip, *self.options)
 
-    def tokenize(self, text: str, *args: Any, **kwargs: Any) -> Any:
+    def tokenize(self, text: str, *args: object, **kwargs: object) -> _Tokens:
         return _Tokens(text, super().tokenize(text, *args, **kwargs))
 
-    def encode_from_tokens(self, tokens: Any, return_pooled: Any = False, return_dict: bool = False) -> Any:
+    def encode_from_tokens(
+        self, tokens: Mapping[str, list[Section]], return_pooled: object = False, return_dict: bool = False
+    ) -> object:
         key = _digest(tokens, self.layer_idx)
         prompt = self._known.pop(key, None)
         if prompt is None:
@@ -65,7 +68,7 @@ class LearnableCLIP(CLIP):
             return {"cond": prompt.start.cond, **prompt.start.extras, PAYLOAD: prompt}
         return (prompt.start.cond, prompt.start.extras.get("pooled_output")) if return_pooled else prompt.start.cond
 
-    def add_hooks_to_dict(self, pooled_dict: dict[str, Any]) -> dict[str, Any]:
+    def add_hooks_to_dict(self, pooled_dict: Cond) -> Cond:
         pooled_dict = super().add_hooks_to_dict(pooled_dict)
         if self.encoded:
             pooled_dict.setdefault(PAYLOAD, PromptBook(list(self._known.values())))
@@ -87,7 +90,7 @@ def recovered(cond: Tensor, pooled: Tensor | None) -> BlendedPrompt | None:
     return None
 
 
-def _digest(tokens: Mapping[str, Any], layer: Any) -> str:
+def _digest(tokens: Mapping[str, list[Section]], layer: object) -> str:
     """Tells prompts apart by their tokens, which nodes may change after they were made from a text."""
     digest = hashlib.sha256(repr(layer).encode())
     for key in sorted(tokens):
@@ -100,10 +103,10 @@ def _digest(tokens: Mapping[str, Any], layer: Any) -> str:
     return digest.hexdigest()
 
 
-class _Tokens(dict[str, Any]):
+class _Tokens(dict[str, list[Section]]):
     """A tokenized prompt that remembers its text."""
 
-    def __init__(self, text: str, tokens: Mapping[str, Any]):
+    def __init__(self, text: str, tokens: Mapping[str, list[Section]]):
         super().__init__(tokens)
         self.text = text
 
@@ -149,7 +152,7 @@ class BlendedPrompt:
     start: Encoded
 
     @property
-    def clips(self) -> list[Any]:
+    def clips(self) -> list[Clip]:
         return self.prompts[0].clips
 
     @property

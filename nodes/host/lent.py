@@ -28,7 +28,7 @@ from .shared import Shared, replaced
 
 _LOAN = "_motionprompt_loan"
 # The gradient for the input from the weight alone, by PyTorch.
-_CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {
+_CONVOLUTIONS: dict[object, Callable[..., Tensor]] = {
     torch.conv1d: grad.conv1d_input,
     torch.conv2d: grad.conv2d_input,
     torch.conv3d: grad.conv3d_input,
@@ -45,7 +45,7 @@ class Loan:
         lent: whether the memory may be overwritten or taken away, and is not just a copy that was cast.
     """
 
-    def __init__(self, layer: Any, fed: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], lent: bool):
+    def __init__(self, layer: nn.Module, fed: Tensor, args: tuple[object, ...], kwargs: dict[str, object], lent: bool):
         self.layer, self.args, self.kwargs, self.lent = layer, args, kwargs, lent
         self.like = torch.empty(0, dtype=fed.dtype, device=fed.device)
         self.state = _state(layer)
@@ -71,9 +71,9 @@ class Loan:
                 comfy.ops.uncast_bias_weight(self.layer, weight, bias, stream[0])
 
 
-def _state(layer: Any) -> list[Any]:
+def _state(layer: nn.Module) -> list[object]:
     """What a layer's weight is made from, to be compared by identity."""
-    found: list[Any] = []
+    found: list[object] = []
     for name in ("weight", "bias"):
         tensor: Any = getattr(layer, name, None)
         versioned = isinstance(tensor, Tensor) and not tensor.is_inference()
@@ -82,7 +82,7 @@ def _state(layer: Any) -> list[Any]:
     return found
 
 
-def _plain(weight: Any) -> Any:
+def _plain(weight: Any) -> Tensor:
     """A weight in 8 or 4 bits as the numbers that it stands for."""
     return weight if type(weight) in (Tensor, nn.Parameter) else weight.dequantize()
 
@@ -143,12 +143,12 @@ def _core_told() -> Iterator[None]:
 _core_is_told = Shared(_core_told)
 
 
-def _noting(original: Any) -> Any:
+def _noting(original: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[object, ...]]:
     """`cast_bias_weight`, whose results know where they came from."""
 
-    def cast_bias_weight(s: Any, *args: Any, **kwargs: Any) -> Any:
+    def cast_bias_weight(s: Any, *args: object, **kwargs: object) -> tuple[object, ...]:
         result = original(s, *args, **kwargs)
-        fed: Any = args[0] if args else kwargs.get("input")
+        fed = args[0] if args else kwargs.get("input")
         if not (_watch.depth and torch.is_grad_enabled() and isinstance(fed, Tensor) and fed.requires_grad):
             return result
         _watch.handled.add(id(s))
@@ -161,11 +161,11 @@ def _noting(original: Any) -> Any:
     return cast_bias_weight
 
 
-def _streamed(stream: Any) -> bool:
+def _streamed(stream: object) -> bool:
     return (stream[0] if isinstance(stream, tuple) else stream) is not None
 
 
-def _marked(tensor: Any, own: Any, loan: Loan) -> Any:
+def _marked(tensor: Tensor | None, own: Tensor | None, loan: Loan) -> Tensor | None:
     """What the layer was given, with a note of the loan; its own parameter as it is, unless in 8 or 4 bits."""
     if tensor is None or (tensor is own and type(tensor) is nn.Parameter):
         return tensor
@@ -181,7 +181,7 @@ def same_loan(tensor: Tensor, other: Tensor) -> Tensor:
     return other
 
 
-def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call(function: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
     """Call a PyTorch function on tensors of which one needs a gradient, without leaving lent memory to autograd."""
     if function is F.linear or function in _CONVOLUTIONS:
         bound = {**dict(zip(_ARGUMENTS, args, strict=False)), **kwargs}
@@ -192,10 +192,10 @@ def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return function(*(_kept(arg) for arg in args), **{key: _kept(value) for key, value in kwargs.items()})
 
 
-def _is_product(function: Any, bound: dict[str, Any]) -> bool:
+def _is_product(function: object, bound: dict[str, Any]) -> bool:
     """Whether this is a layer with fixed weights that need not be kept, or a convolution whose input need not be."""
     given, weight = bound["input"], bound["weight"]
-    bias: Any = bound.get("bias")
+    bias: Tensor | None = bound.get("bias")
     if not given.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad):
         return False
     if function is F.linear:
@@ -208,14 +208,22 @@ class _Product(torch.autograd.Function):
     """A linear layer or convolution with a fixed weight: the gradient needs the weight alone, and that only then."""
 
     @staticmethod
-    def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Any, loan: Any, function: Any, settings: Any) -> Tensor:
+    def forward(
+        ctx: Any,
+        given: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        loan: Loan | None,
+        function: Callable[..., Tensor],
+        settings: tuple[object, ...],
+    ) -> Tensor:
         ctx.shape, ctx.loan, ctx.function, ctx.settings = given.shape, loan, function, settings
         if loan is None:
             ctx.save_for_backward(weight)
         return function(given, weight, bias, *settings)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.loan is None:
             return _input_gradient(ctx, *ctx.saved_tensors, *gradients), None, None, None, None, None
         with ctx.loan.again() as weight:
@@ -250,19 +258,19 @@ def _is_lent(tensor: Tensor) -> bool:
     )
 
 
-def _needs_gradient(layer: Any, args: tuple[Any, ...]) -> bool:
+def _needs_gradient(layer: nn.Module, args: tuple[object, ...]) -> bool:
     """Whether a layer is about to be run for its gradient, by ComfyUI's own code."""
     watched = _watch.depth and torch.is_grad_enabled() and "forward" not in layer.__dict__
     return bool(watched and args and isinstance(args[0], Tensor) and args[0].requires_grad)
 
 
-def _begin(layer: Any, args: tuple[Any, ...]) -> None:
+def _begin(layer: nn.Module, args: tuple[object, ...]) -> None:
     if _needs_gradient(layer, args):
         _watch.handled.discard(id(layer))
         _watch.before[id(layer)] = _watch.copied
 
 
-def _check(layer: Any, args: tuple[Any, ...], output: Any) -> None:
+def _check(layer: nn.Module, args: tuple[object, ...], output: object) -> None:
     """After a layer has run.
 
     Raises:
@@ -280,7 +288,7 @@ def _check(layer: Any, args: tuple[Any, ...], output: Any) -> None:
         _refuse(layer, "takes its weight by another way than comfy.ops.cast_bias_weight")
 
 
-def _foreign_function(node: Any) -> str | None:
+def _foreign_function(node: object) -> str | None:
     """Name of the custom autograd function at the end of a layer, if it is neither ours nor PyTorch's."""
     for _ in range(3):
         kind = getattr(node, "_forward_cls", None) if isinstance(node, BackwardCFunction) else None
@@ -292,7 +300,7 @@ def _foreign_function(node: Any) -> str | None:
     return None
 
 
-def _refuse(layer: Any, why: str) -> None:
+def _refuse(layer: nn.Module, why: str) -> None:
     function = f"{type(layer).__module__}.{type(layer).__qualname__}.forward"
     raise RuntimeError(
         f"MotionPrompt: {function} {why}, in a way that this version of MotionPrompt does not know, so the gradient "

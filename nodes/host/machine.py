@@ -9,12 +9,13 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.model_management
 import torch
 from torch import nn
+
+from .comfy_types import ModulePatcher
 
 PACK = Path(__file__).resolve().parents[2]
 # Versions of ComfyUI that the tests run with, the oldest and the newest, and devices that they ran on.
@@ -52,7 +53,7 @@ def device_line(device: torch.device) -> str:
     )
 
 
-def model_line(patcher: Any, computes: torch.dtype | None) -> str:
+def model_line(patcher: ModulePatcher, computes: torch.dtype | None) -> str:
     """A model's class, types, where it lies and how much of it.
 
     Args:
@@ -83,7 +84,7 @@ def _weight_types(network: nn.Module) -> str:
     return ", ".join(f"{name} {100 * count / total:.0f} %" for name, count in counts.most_common()) or "none"
 
 
-def _name(dtype: Any) -> str:
+def _name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 

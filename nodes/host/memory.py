@@ -3,13 +3,12 @@ beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import comfy.model_management
 
-from .comfy_types import Patcher
+from .comfy_types import BaseModel, ModulePatcher, Patcher
 from .guidance_run import GuidedRun
 
 KEY = "motionprompt"
@@ -27,7 +26,7 @@ def gradient_memory(model: Patcher, run: GuidedRun, checkpointed: bool) -> float
     return base + decode
 
 
-def _inference_memory(inner: Any, shape: list[int]) -> float:
+def _inference_memory(inner: BaseModel, shape: list[int]) -> float:
     """Bytes that ComfyUI reckons for inference with fused attention, as gradients are computed with whatever attention
     samples. For others it reckons 0.15 MiB a latent pixel instead of 0.01 for each byte of a number."""
     told = inner.memory_required(shape)
@@ -45,7 +44,7 @@ def reserved(model: Patcher, run: GuidedRun) -> Iterator[None]:
 
 
 @contextmanager
-def loaded_beside(model: Patcher, key: str, patchers: list[Patcher], needed: float) -> Iterator[None]:
+def loaded_beside(model: Patcher, key: str, patchers: Sequence[ModulePatcher], needed: float) -> Iterator[None]:
     """While ComfyUI loads a MODEL: others are loaded beside it, and memory for `needed` bytes more is made free."""
     inner = model.model
     had_own = "memory_required" in inner.__dict__

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 from torch import nn
+
+from .comfy_types import ModulePatcher, Patcher
 
 
 class ManagedModel:
@@ -32,13 +35,13 @@ class ManagedModel:
         return self.module
 
 
-def free_memory(patcher: Any) -> float:
+def free_memory(patcher: Patcher) -> float:
     """Bytes that are free on a ModelPatcher's device, or held by weights that ComfyUI would take away for others."""
     own = getattr(patcher, "get_free_memory", None)
     device = patcher.load_device
     return comfy.model_management.get_free_memory(device) if own is None else own(device)
 
 
-def modules_of(patchers: list[Any]) -> list[nn.Module]:
+def modules_of(patchers: Iterable[ModulePatcher]) -> list[nn.Module]:
     """The networks behind some ModelPatchers."""
     return [patcher.model for patcher in patchers if isinstance(getattr(patcher, "model", None), nn.Module)]

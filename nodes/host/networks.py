@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from torch import nn
@@ -27,7 +26,7 @@ def transformer_blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 def decoder_blocks(autoencoder: nn.Module) -> Iterator[nn.Module]:
     """The blocks of an image autoencoder's decoder: what has layers of its own and is not only a container."""
-    decoder: Any = getattr(autoencoder, "decoder", getattr(autoencoder, "taesd_decoder", None))
+    decoder = getattr(autoencoder, "decoder", getattr(autoencoder, "taesd_decoder", None))
     waiting: list[nn.Module] = [] if decoder is None else list(decoder.children())
     while waiting:
         module = waiting.pop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 import comfy.utils
 import latent_preview
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...motionprompt_core.guidance.report import GuidanceReport, StepReport
+from .comfy_types import Patcher, Previewer
 from .status import NodeView
 
 PREVIEW_FORMAT = "JPEG"
@@ -65,7 +65,7 @@ class Progress:
         previewer: makes pictures of latents, or None. view: the node to write on, or None.
     """
 
-    def __init__(self, report: GuidanceReport, iterations: int, previewer: Any, view: NodeView | None):
+    def __init__(self, report: GuidanceReport, iterations: int, previewer: Previewer | None, view: NodeView | None):
         self.report = report
         self.iterations = iterations
         self.previewer = previewer
@@ -108,7 +108,7 @@ def curves(report: GuidanceReport, running: StepReport | None = None) -> dict[st
     return {name: [point[at] for point in points] for at, name in enumerate(("loss", "phi", "step"))}
 
 
-def previewer_of(patcher: Any) -> Any:
+def previewer_of(patcher: Patcher) -> Previewer | None:
     """ComfyUI's previewer for a model, by the user's choice of preview method; None if previews are off."""
     return latent_preview.get_previewer(patcher.load_device, patcher.model.latent_format)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
@@ -25,7 +26,7 @@ from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.schedule import guided_steps
 from .activity import check_activity
 from .checks import check_discriminator, check_hooks, check_sampler, check_schedule
-from .comfy_types import Conds, Executor, Guider, Options, options_of
+from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, options_of
 from .conds import find_prompts, plain_conds, resolved
 from .core_functions import check_core
 from .decode import frame_size
@@ -55,7 +56,7 @@ class MotionPromptPatch:
         self.correction = EstimateReport() if settings.guide != "tokens" and settings.strength > 0 else None
         self._queued: str | None = None
 
-    def attach(self, model: Any) -> Any:
+    def attach(self, model: Patcher) -> Patcher:
         """A clone of a MODEL that is guided wherever it is sampled; an earlier MotionPrompt patch on it is replaced."""
         model = model.clone()
         for kind, wrapper in (
@@ -71,8 +72,15 @@ class MotionPromptPatch:
         return EstimatePatch(share, guidance.vae, guidance.flow, correction or EstimateReport()).attach(model)
 
     def _outer_sample(
-        self, executor: Executor, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
-    ):
+        self,
+        executor: Executor,
+        noise: torch.Tensor,
+        latent_image: torch.Tensor,
+        sampler: Sampler,
+        sigmas: torch.Tensor,
+        *args: object,
+        **kwargs: object,
+    ) -> torch.Tensor:
         guider, report = executor.class_obj, self.guidance.report
         if not _seen_before(guider.conds):
             queued, self._queued = self._queued, queued_run()
@@ -117,7 +125,7 @@ class MotionPromptPatch:
             if self.guidance.view is not None:
                 self.guidance.view.show(report.brief(), curves(report))
 
-    def _begin(self, guider: Guider, conds: Conds, noise: torch.Tensor, sampler: Any) -> GuidedRun:
+    def _begin(self, guider: Guider, conds: Conds, noise: torch.Tensor, sampler: Sampler) -> GuidedRun:
         """Check everything that can be checked before any work, and make a run."""
         check_core()
         prompts = find_prompts(conds)
@@ -146,8 +154,8 @@ class MotionPromptPatch:
             self.guidance.view.show(line)
 
     def _prepare_sampling(
-        self, executor: Executor, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any
-    ):
+        self, executor: Executor, model: Patcher, noise_shape: Sequence[int], conds: Conds, *args: object, **kwargs: Any
+    ) -> object:
         run = _run_of(kwargs.get("model_options"))
         if run is None:
             return executor(model, noise_shape, conds, *args, **kwargs)
@@ -155,8 +163,15 @@ class MotionPromptPatch:
             return executor(model, noise_shape, conds, *args, **kwargs)
 
     def _sampler_sample(
-        self, executor: Executor, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any
-    ):
+        self,
+        executor: Executor,
+        guider: Guider,
+        sigmas: torch.Tensor,
+        extra_args: Options,
+        callback: Callback,
+        *args: Any,
+        **kwargs: object,
+    ) -> torch.Tensor:
         run = _run_of(extra_args["model_options"])
         if run is None:
             return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
@@ -165,15 +180,20 @@ class MotionPromptPatch:
         seed = extra_args.get("seed")
         with StepPass(run, executor.class_obj, sigmas, seed, noise, latent_image, denoise_mask) as now:
 
-            def report_step(state: Any, *more: Any) -> Any:
+            def report_step(state: object, *more: object) -> object:
                 now.step_done()
                 return callback(state, *more) if callback is not None else None
 
             return executor(guider, sigmas, extra_args, report_step, *args, **kwargs)
 
     def _predict_noise(
-        self, executor: Executor, x: Any, timestep: Any, model_options: Options | None = None, seed: int | None = None
-    ) -> Any:
+        self,
+        executor: Executor,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: Options | None = None,
+        seed: int | None = None,
+    ) -> torch.Tensor:
         model_options = model_options or {}
         run = _run_of(model_options)
         if run is not None and run.now is not None:

@@ -7,11 +7,13 @@ schema, input and output is made through `make`, which leaves such keywords out.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 from comfy_api.latest import io
 
 CATEGORY = "MotionPrompt"
+Made = TypeVar("Made")
 
 FlowModelType = io.Custom("MOTIONPROMPT_FLOW")
 DiscriminatorType = io.Custom("MOTIONPROMPT_DISCRIMINATOR")
@@ -20,7 +22,7 @@ ReportType = io.Custom("MOTIONPROMPT_REPORT")
 SettingsType = io.Custom("MOTIONPROMPT_SETTINGS")
 
 
-def make(kind: Any, *args: Any, **keywords: Any) -> Any:
+def make(kind: Callable[..., Made], *args: object, **keywords: object) -> Made:
     """`kind(*args, **keywords)` without the keywords that this core's `kind` does not have."""
     known = inspect.signature(kind).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
@@ -28,11 +30,11 @@ def make(kind: Any, *args: Any, **keywords: Any) -> Any:
     return kind(*args, **keywords)
 
 
-def schema(**keywords: Any) -> io.Schema:
+def schema(**keywords: object) -> io.Schema:
     return make(io.Schema, **{"category": CATEGORY, **keywords})
 
 
-def slider(name: str, default: float, low: float, high: float, step: float, tooltip: str, **more: Any) -> Any:
+def slider(name: str, default: float, low: float, high: float, step: float, tooltip: str, **more: object) -> io.Input:
     """A number with a slider; whole if its default is."""
     kind = io.Int.Input if isinstance(default, int) else io.Float.Input
     more = {"display_mode": io.NumberDisplay.slider, **more}

@@ -23,7 +23,7 @@ from ...motionprompt_core.guidance.settings import GuidanceSettings
 from ...motionprompt_core.guidance.tokens import LearnableTokens
 from ...motionprompt_core.guidance.view import GuidedModel, View
 from . import machine
-from .comfy_types import cfg_of
+from .comfy_types import Conditioning, Patcher, Vae, cfg_of
 from .conds import find_prompts, plain_conds, resolved
 from .guidance import Guidance
 from .guidance_run import GuidedRun
@@ -33,7 +33,7 @@ from .step_pass import StepPass
 from .tokens import PAYLOAD, Encoded
 
 WHOLE = "whole"
-Sample = Callable[[Any, Any, int], Tensor]  # MODEL, positive CONDITIONING, number of steps -> latents
+Sample = Callable[[Patcher, Conditioning, int], Tensor]  # MODEL, positive, number of steps -> latents
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -87,9 +87,9 @@ def _line(name: str, found: Agreement) -> str:
 
 
 def self_check(
-    model: Any,
-    positive: Any,
-    vae: Any,
+    model: Patcher,
+    positive: Conditioning,
+    vae: Vae,
     flow: ManagedModel,
     discriminator: ManagedModel | None,
     settings: GuidanceSettings,
@@ -134,7 +134,7 @@ def self_check(
     return found
 
 
-def _plain(positive: Any) -> Any:
+def _plain(positive: Conditioning) -> Conditioning:
     """CONDITIONING with the prompts P in place of P + S, for a stock sampler.
 
     Raises:
@@ -209,7 +209,7 @@ class _Parts:
         """The gradient that the optimiser makes, of the loss for the tokens."""
         seen: list[Any] = []
 
-        def keep(_: Any, __: Any, groups: list[list[Pair]], gradients: list[Tensor]) -> None:
+        def keep(_: object, __: object, groups: list[list[Pair]], gradients: list[Tensor]) -> None:
             seen.extend([groups, [gradient.clone() for gradient in gradients]])
 
         state = self.now.optimiser.state_dict()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
 
 
 class Shared:
@@ -15,7 +14,7 @@ class Shared:
         change: makes the context manager of the change.
     """
 
-    def __init__(self, change: Callable[[], AbstractContextManager[Any]]):
+    def __init__(self, change: Callable[[], AbstractContextManager[object]]):
         self._change = change
         self._lock = threading.Lock()
         self._users = 0
@@ -37,7 +36,7 @@ class Shared:
 
 
 @contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
     """Within it `owner` has another attribute. If somebody else replaced that meanwhile, it is left as it is."""
     original = getattr(owner, name)
     setattr(owner, name, value)

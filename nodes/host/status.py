@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
+from torch import Tensor
 
 EVENT = "motionprompt.view"
 DIGITS = 6
@@ -24,7 +24,7 @@ class NodeView:
         server: ComfyUI's PromptServer. node_id: the node that stands in the graph, "7", or "1:2:7" inside subgraphs.
     """
 
-    def __init__(self, server: Any, node_id: str):
+    def __init__(self, server: PromptServer, node_id: str):
         self.server = server
         self.node_id = node_id
 
@@ -45,7 +45,7 @@ class NodeView:
         return ((extra.get("extra_pnginfo") or {}).get("workflow") or {}).get("id")
 
 
-def node_view(node_id: Any) -> NodeView | None:
+def node_view(node_id: object) -> NodeView | None:
     """The view of the node that is being executed, or None where there is no node or no server to show it."""
     server = getattr(PromptServer, "instance", None)
     if node_id is None or server is None:
@@ -54,7 +54,7 @@ def node_view(node_id: Any) -> NodeView | None:
     return NodeView(server, str(getattr(server, "last_node_id", None) or node_id))
 
 
-def status_line(node_id: Any) -> Callable[[str], None] | None:
+def status_line(node_id: object) -> Callable[[str], None] | None:
     """For nodes that only show text: a function that does, or None."""
     view = node_view(node_id)
     return None if view is None else view.show
@@ -65,7 +65,7 @@ def _readable(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
 
 
-def video_identity(samples: Any) -> str:
+def video_identity(samples: Tensor) -> str:
     """Tells a sampler's latents from others', so that a report can be found by what it reports on."""
     parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
     digest = hashlib.sha256()

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from ...motionprompt_core.estimate.window import Window
 from ...motionprompt_core.guidance.decoding import VideoDecoder
 from ...motionprompt_core.guidance.schedule import StepTracker
 from .checks import check_sampler, evaluates_once_off_schedule
+from .comfy_types import Callback, Conds, Executor, Guider, ModelSampling, Options, Patcher, Sampler, Vae
 from .decode import fixed_noise, frame_size
 from .families import family_of
 from .gradients import check_interrupt, out_of_memory
@@ -47,10 +48,10 @@ class EstimatePatch:
         report: filled while sampling.
     """
 
-    def __init__(self, strength: float, vae: Any, flow: ManagedModel, report: EstimateReport):
+    def __init__(self, strength: float, vae: Vae, flow: ManagedModel, report: EstimateReport):
         self.strength, self.vae, self.flow, self.report = strength, vae, flow, report
 
-    def attach(self, model: Any) -> Any:
+    def attach(self, model: Patcher) -> Patcher:
         """A clone of a MODEL whose estimates are corrected; an earlier patch of this kind on it is replaced."""
         model = model.clone()
         wrappers = {
@@ -67,8 +68,15 @@ class EstimatePatch:
         return model
 
     def _outer_sample(
-        self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+        self,
+        executor: Executor,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Sampler,
+        sigmas: Tensor,
+        *args: object,
+        **kwargs: object,
+    ) -> Tensor:
         guider = executor.class_obj
         original = guider.model_options
         run = self._begin(guider, noise, sampler)
@@ -79,7 +87,7 @@ class EstimatePatch:
         finally:
             guider.model_options = original
 
-    def _begin(self, guider: Any, noise: Tensor, sampler: Any) -> EstimateRun:
+    def _begin(self, guider: Guider, noise: Tensor, sampler: Sampler) -> EstimateRun:
         """Check what can be checked before any work."""
         model = guider.model_patcher.model
         check_sampler(sampler)
@@ -90,7 +98,9 @@ class EstimatePatch:
         self.report.begin()
         return EstimateRun(self, guider, decoder, noise.shape)
 
-    def _prepare_sampling(self, executor: Any, model: Any, noise_shape: Any, conds: Any, *args: Any, **kwargs: Any):
+    def _prepare_sampling(
+        self, executor: Executor, model: Patcher, noise_shape: Sequence[int], conds: Conds, *args: object, **kwargs: Any
+    ) -> object:
         run = _run_of(kwargs.get("model_options"))
         if run is None:
             return executor(model, noise_shape, conds, *args, **kwargs)
@@ -98,27 +108,41 @@ class EstimatePatch:
             return executor(model, noise_shape, conds, *args, **kwargs)
 
     def _sampler_sample(
-        self, executor: Any, guider: Any, sigmas: Any, extra_args: Any, callback: Any, *args: Any, **kwargs: Any
-    ):
+        self,
+        executor: Executor,
+        guider: Guider,
+        sigmas: Tensor,
+        extra_args: Options,
+        callback: Callback,
+        *args: Any,
+        **kwargs: object,
+    ) -> Tensor:
         run = _run_of(extra_args["model_options"])
         if run is None:
             return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
         _, latent_image, mask = (*args, None, None, None)[:3]
         with run.one_pass(executor.class_obj, sigmas, latent_image, mask):
 
-            def report_step(state: Any, *more: Any) -> Any:
+            def report_step(state: object, *more: object) -> object:
                 run.tracker.step_done()
                 return callback(state, *more) if callback is not None else None
 
             return executor(guider, sigmas, extra_args, report_step, *args, **kwargs)
 
-    def _predict_noise(self, executor: Any, x: Any, timestep: Any, model_options: Any = None, seed: Any = None) -> Any:
+    def _predict_noise(
+        self,
+        executor: Executor,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: Options | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
         x0 = executor(x, timestep, model_options or {}, seed)
         run = _run_of(model_options)
         return x0 if run is None else run.corrected(x0, float(timestep.flatten()[0]))
 
 
-def _run_of(model_options: dict[str, Any] | None) -> EstimateRun | None:
+def _run_of(model_options: Options | None) -> EstimateRun | None:
     return ((model_options or {}).get("transformer_options") or {}).get(KEY)
 
 
@@ -130,7 +154,7 @@ class EstimateRun:
             latents.
     """
 
-    def __init__(self, patch: EstimatePatch, guider: Any, decoder: Any, shape: Any):
+    def __init__(self, patch: EstimatePatch, guider: Guider, decoder: Any, shape: Sequence[int]):
         self.patch, self.guider, self.decoder, self.shape = patch, guider, decoder, shape
         self.report = patch.report
         self.batches = list(BATCHES)
@@ -142,7 +166,7 @@ class EstimateRun:
         return self.decoder.memory(self.shape, self.shape[2] if whole else BATCHES[0])
 
     @contextmanager
-    def one_pass(self, sampler: Any, sigmas: Tensor, latent_image: Any, mask: Any) -> Iterator[None]:
+    def one_pass(self, sampler: Sampler, sigmas: Tensor, latent_image: Any, mask: Tensor | None) -> Iterator[None]:
         """One pass over the schedule."""
         levels = sigmas.tolist()
         self.tracker = StepTracker(levels, by_count=evaluates_once_off_schedule(sampler))
@@ -164,7 +188,7 @@ class EstimateRun:
             self.report.passes += 1
             self.change = None
 
-    def _factors(self, sampler: Any, levels: list[float]) -> list[float]:
+    def _factors(self, sampler: Sampler, levels: list[float]) -> list[float]:
         steps, signal = self.window.possible, _signal(self.guider.inner_model.model_sampling)
         try:
             shares = carried(
@@ -254,7 +278,7 @@ class EstimateRun:
         return F.adaptive_max_pool3d(mask.to(x0).amax(1, keepdim=True).ceil(), x0.shape[2:])
 
 
-def _signal(model_sampling: Any) -> Any:
+def _signal(model_sampling: ModelSampling) -> Callable[[float], float]:
     """a of x = a x0 + sigma eps at a noise level, as a ComfyUI ModelSampling has it."""
 
     def signal(sigma: float) -> float:
@@ -264,13 +288,20 @@ def _signal(model_sampling: Any) -> Any:
     return signal
 
 
-def _dry_run(sampler: Any, guider: Any, levels: list[float], model: Any, done: Any, x: Tensor) -> Tensor:
+def _dry_run(
+    sampler: Sampler,
+    guider: Guider,
+    levels: list[float],
+    model: Callable[[Tensor, Tensor], Tensor],
+    done: Callable[[], object],
+    x: Tensor,
+) -> Tensor:
     """A sampler's whole schedule on a few numbers, with `model` in place of the guider's."""
 
     class Stand:
         inner_model, sigmas = guider, torch.tensor(levels)
 
-        def __call__(self, x: Tensor, sigma: Tensor, model_options: Any = None, **_: Any) -> Tensor:
+        def __call__(self, x: Tensor, sigma: Tensor, model_options: Options | None = None, **_: object) -> Tensor:
             changed, level = model(x, sigma), float(sigma.flatten()[0])
             plain = x / max(_signal(guider.inner_model.model_sampling)(level), 1e-3)
             for function in (model_options or {}).get("sampler_post_cfg_function", ()):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
 
 import comfy.model_management
 import torch
@@ -21,7 +20,7 @@ from ...motionprompt_core.guidance.view import GuidedModel
 from .caches import notes_kept, uncached
 from .checkpoints import checkpointed
 from .checks import evaluates_once_off_schedule
-from .comfy_types import Conds, Executor, Options, cfg_of, set_cfg
+from .comfy_types import Conds, Executor, Options, Sampler, cfg_of, set_cfg
 from .conds import SwappableConds, without_gradient
 from .gradients import (
     computes_in_half,
@@ -47,7 +46,7 @@ class StepPass:
     def __init__(
         self,
         run: GuidedRun,
-        sampler: Any,
+        sampler: Sampler,
         sigmas: Tensor,
         seed: int | None,
         noise: Tensor,
@@ -213,7 +212,7 @@ class _Evaluation:
         self.now, self.run, self.executor = now, now.run, uncached(executor)
         self.x, self.timestep, self.seed = x, timestep, seed
         self.options: Options = {**options, "sampler_post_cfg_function": [self._alone]}
-        self.scale: Any = cfg_of(now.guider)
+        self.scale: float = cfg_of(now.guider)
 
     def as_guided_model(self) -> GuidedModel:
         guidance = self.run.guidance
@@ -250,7 +249,7 @@ class _Evaluation:
             x0 = x0 * mask + latent * (1 - mask)
         return self.run.decoder.frames_first(x0)
 
-    def _alone(self, args: dict[str, Any]) -> Tensor:
+    def _alone(self, args: Options) -> Tensor:
         """The prediction without CFG, where another node mixes with a scale of its own (AnimateDiff-Evolved's Custom
         CFG), which is remembered."""
         scale = args["cond_scale"]

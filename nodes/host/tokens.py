@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from comfy.sd1_clip import SDClipModel
 from torch import Tensor
 
 from ...motionprompt_core.guidance.autograd import save_copies
+from .comfy_types import Clip, Cond, Conditioning
 from .families import text_encoder_types
 
 # The key of a conditioning's dictionary that carries the learnable tokens; ComfyUI copies it along whatever is done
@@ -19,7 +19,7 @@ from .families import text_encoder_types
 PAYLOAD = "motionprompt"
 PLACEMENTS = ("end", "start")
 
-Section = list[tuple[Any, float]]  # (token: a number, an embedding or a Slot; its weight)
+Section = list[tuple["int | Tensor | Slot", float]]  # tokens, embeddings and slots with their weights
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Encoded:
     """What a text encoder makes of a prompt: `cond` (B, L, D), and the other entries of its conditioning."""
 
     cond: Tensor
-    extras: dict[str, Any]
+    extras: Cond
 
-    def as_conditioning(self, **more: Any) -> list[list[Any]]:
+    def as_conditioning(self, **more: object) -> Conditioning:
         return [[self.cond, {**self.extras, **more}]]
 
 
@@ -51,9 +51,9 @@ class LearnablePrompt:
         plain: P alone, encoded. start: P + S at T0, encoded.
     """
 
-    clip: Any
+    clip: Clip
     text: str
-    sections: dict[str, list[list[tuple[Any, float]]]]
+    sections: dict[str, list[Section]]
     initial: dict[str, Tensor]
     plain: Encoded = field(repr=False)
     start: Encoded = field(repr=False)
@@ -62,7 +62,7 @@ class LearnablePrompt:
         _living.add(self)
 
     @property
-    def clips(self) -> list[Any]:
+    def clips(self) -> list[Clip]:
         return [self.clip]
 
     def encode(self, rows: Mapping[str, Tensor]) -> Encoded:
@@ -83,7 +83,7 @@ class LearnablePrompt:
         """Itself; see `PromptBook` for prompts of which more has to be found out when they are sampled."""
         return self
 
-    def conditioning(self) -> list[list[Any]]:
+    def conditioning(self) -> Conditioning:
         """CONDITIONING of P + S at T0 that carries the prompt; a stock sampler sees ordinary conditioning."""
         return self.start.as_conditioning(**{PAYLOAD: self})
 
@@ -96,7 +96,7 @@ def living_prompts() -> list[LearnablePrompt]:
     return list(_living)
 
 
-def learnable_prompt(clip: Any, text: str, init: str, count: int, placement: str) -> LearnablePrompt:
+def learnable_prompt(clip: Clip, text: str, init: str, count: int, placement: str) -> LearnablePrompt:
     """Append (or prepend) `count` learnable tokens to a prompt.
 
     Args:
@@ -120,7 +120,7 @@ def learnable_prompt(clip: Any, text: str, init: str, count: int, placement: str
 
 
 def learnable_tokens(
-    clip: Any, tokens: Mapping[str, list[Section]], text: str, init: str, count: int, placement: str
+    clip: Clip, tokens: Mapping[str, list[Section]], text: str, init: str, count: int, placement: str
 ) -> LearnablePrompt:
     """The same for a prompt that has been tokenized, and whose tokens a node may have changed since (SDXL's two texts,
     chunks joined by BREAK, other weights).
@@ -147,16 +147,18 @@ def learnable_tokens(
     return LearnablePrompt(clip, text, sections, initial, plain, start_encoded)
 
 
-def _encode_scheduled(clip: Any, tokens: dict[str, Any]) -> Encoded:
+def _encode_scheduled(clip: Clip, tokens: Mapping[str, list[Section]]) -> Encoded:
     [[cond, extras]] = clip.encode_from_tokens_scheduled(tokens)
     return Encoded(cond, extras)
 
 
-def _encoders(clip: Any, keys: Mapping[str, Any]) -> dict[str, SDClipModel]:
+def _encoders(clip: Clip, keys: Iterable[str]) -> dict[str, SDClipModel]:
     """The text encoders of `clip` that take embeddings in place of tokens, by tokenizer key ("l", "g", ...)."""
     model = clip.cond_stage_model
     found = {key: getattr(model, f"clip_{key}", getattr(model, key, None)) for key in keys}
-    encoders: dict[str, Any] = {key: encoder for key, encoder in found.items() if isinstance(encoder, SDClipModel)}
+    encoders: dict[str, SDClipModel] = {
+        key: encoder for key, encoder in found.items() if isinstance(encoder, SDClipModel)
+    }
     networks = [encoder.transformer for encoder in encoders.values()]
     others = [type(network).__name__ for network in networks if not isinstance(network, text_encoder_types())]
     if others or not encoders:
@@ -169,14 +171,14 @@ def _encoders(clip: Any, keys: Mapping[str, Any]) -> dict[str, SDClipModel]:
     return encoders
 
 
-def _tokenizer(clip: Any, key: str) -> Any:
+def _tokenizer(clip: Clip, key: str) -> object:
     return getattr(clip.tokenizer, f"clip_{key}", getattr(clip.tokenizer, key, None))
 
 
-def _span(section: Section, tokenizer: Any) -> tuple[int, int]:
+def _span(section: Section, tokenizer: object) -> tuple[int, int]:
     """Where a section's words begin and end, between the tokens that begin it, end it and fill it up."""
 
-    def ends(index: int, token: Any) -> bool:
+    def ends(index: int, token: object) -> bool:
         found = section[index][0]
         return isinstance(found, int) and found == token
 
@@ -189,7 +191,9 @@ def _span(section: Section, tokenizer: Any) -> tuple[int, int]:
     return first, last
 
 
-def _initial_rows(encoder: SDClipModel, words: Section, init: str, count: int, key: str) -> tuple[Tensor, list[float]]:
+def _initial_rows(
+    encoder: SDClipModel, words: list[tuple[int | Tensor, float]], init: str, count: int, key: str
+) -> tuple[Tensor, list[float]]:
     """T0 (count, d) on the CPU, and each token's prompt weight."""
     if not words:
         raise ValueError(
@@ -212,7 +216,9 @@ def _initial_rows(encoder: SDClipModel, words: Section, init: str, count: int, k
     return torch.stack([rows[i] for i in picked]), [words[i][1] for i in picked]
 
 
-def _insert(sections: list[Section], slots: Section, placement: str, empty: Section, tokenizer: Any) -> list[Section]:
+def _insert(
+    sections: list[Section], slots: Section, placement: str, empty: Section, tokenizer: object
+) -> list[Section]:
     """Put the slots beside the prompt's first or last word, in place of padding; in a chunk of their own if it is full.
 
     Args:
@@ -236,7 +242,7 @@ def _insert(sections: list[Section], slots: Section, placement: str, empty: Sect
     return result
 
 
-def _insert_into(section: Section, slots: Section, at_end: bool, tokenizer: Any) -> Section | None:
+def _insert_into(section: Section, slots: Section, at_end: bool, tokenizer: object) -> Section | None:
     first, last = _span(section, tokenizer)
     at = last if at_end else first
     filled = [*section[:at], *slots, *section[at:]]
@@ -246,7 +252,7 @@ def _insert_into(section: Section, slots: Section, at_end: bool, tokenizer: Any)
     return filled if len(filled) <= (getattr(tokenizer, "max_length", None) or len(section)) else None
 
 
-def _fill(sections: Mapping[str, Any], rows: Mapping[str, Tensor]) -> dict[str, list[list[tuple[Any, float]]]]:
+def _fill(sections: Mapping[str, list[Section]], rows: Mapping[str, Tensor]) -> dict[str, list[Section]]:
     """Token lists for ComfyUI's text encoder, with the learnable tokens' rows in their slots."""
     return {
         key: [

@@ -6,7 +6,6 @@ import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import comfy.utils
 import folder_paths
@@ -129,7 +128,7 @@ class Progress:
             InterruptProcessingException: the user pressed Cancel.
         """
         check_interrupt()
-        preview: Any = None
+        preview: tuple[str, Image.Image, int] | None = None
         if picture is not None:
             image = Image.fromarray((picture * 255).round().to(torch.uint8).numpy())
             preview = ("JPEG", image, max(image.size))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import comfy.model_management
 from torch import Tensor
 
 from ...motionprompt_core.metrics.consistency import DINO, Embedder, ImageEmbedder
 from . import folders
+from .comfy_types import ClipVision
 from .models import ManagedModel
 
 DINO_FILE = f"{DINO}.safetensors"
@@ -26,7 +25,7 @@ def dino_embedder() -> ManagedModel | None:
     return ManagedModel(ImageEmbedder(DINO, folders.find(DINO_FILE)))
 
 
-def vision_embedder(clip_vision: Any) -> Embedder:
+def vision_embedder(clip_vision: ClipVision) -> Embedder:
     """ComfyUI's CLIP_VISION as frames (T, 3, H, W) -> features (T, D)."""
 
     def embed(frames: Tensor) -> Tensor:

@@ -28,13 +28,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from comfy.clip_model import CLIPTextModel
 from comfy.text_encoders.t5 import T5
 from torch import Tensor, nn
 
 from ....motionprompt_core.guidance.modes import DenoiserCosts
+from ..comfy_types import BaseModel, CondLists, Options, Patcher, Vae
 from ..decode import FrameDecoder, SliceDecoder
 
 
@@ -87,7 +88,7 @@ class ModelFamily(ABC):
     pair_costs: Mapping[str, float] = {"AutoencoderKL": 9.2, "AutoencodingEngine": 9.2, "TAESD": 0.5}
 
     @abstractmethod
-    def matches(self, model: Any) -> bool:
+    def matches(self, model: BaseModel) -> bool:
         """Whether a ComfyUI BaseModel is of this family; no two families that are not generic may say so."""
 
     @abstractmethod
@@ -96,7 +97,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def decoder(
-        self, vae: Any, model: Any, latents: Tensor, conds: Mapping[str, list[dict[str, Any]]] | None = None
+        self, vae: Vae, model: BaseModel, latents: Tensor, conds: CondLists | None = None
     ) -> FrameDecoder | SliceDecoder:
         """From the model's latents to pictures, and back.
 
@@ -117,7 +118,7 @@ class ModelFamily(ABC):
         """The layers that mode "fast" takes as given, such as a UNet's down-blocks; none if there is no such split."""
         return []
 
-    def windows(self, patcher: Any, model_options: Mapping[str, Any], shape: Iterable[int]) -> Windows | None:
+    def windows(self, patcher: Patcher, model_options: Options, shape: Iterable[int]) -> Windows | None:
         """The context windows in which latents of this shape are evaluated; None if all are at once. By default those
         of ComfyUI's own Context Windows nodes.
 
@@ -130,14 +131,14 @@ class ModelFamily(ABC):
         found = Windows(handler.context_length, handler.context_overlap, handler.dim)
         return found if list(shape)[found.dim] > found.length else None
 
-    def remark(self, model: Any) -> str:
+    def remark(self, model: BaseModel) -> str:
         """What the report says of a model that only a generic family handles."""
         return (
             f"MotionPrompt has no file for models of the kind {type(model).__name__}: it is treated as {self.title}, "
             "and the cost and memory that are told are another model's."
         )
 
-    def pair_cost(self, vae: Any) -> float:
+    def pair_cost(self, vae: Vae) -> float:
         """Decoding one frame pair forwards and backwards, in evaluations of one frame by the denoiser."""
         return self.pair_costs.get(type(vae.first_stage_model).__name__, 1.0)
 
@@ -163,7 +164,7 @@ def text_encoder_types() -> tuple[type[nn.Module], ...]:
     return tuple(dict.fromkeys(kind for family in available_families() for kind in family.text_encoders))
 
 
-def family_of(model: Any) -> ModelFamily:
+def family_of(model: BaseModel) -> ModelFamily:
     """The family of a ComfyUI BaseModel; a generic one, by its latents' layout, if no other knows it.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ....motionprompt_core.demo.unet import Stage
+from ..comfy_types import BaseModel
 from ..demo_model import DemoUNet
 from .base import register_family
 from .layouts import FramesFamily
@@ -18,7 +19,7 @@ class Demo(FramesFamily):
     name = "demo"
     title = "the demo model"
 
-    def matches(self, model: Any) -> bool:
+    def matches(self, model: BaseModel) -> bool:
         return isinstance(model.diffusion_model, DemoUNet)
 
     def blocks(self, network: Any) -> Iterable[nn.Module]:

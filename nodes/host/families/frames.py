@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
+from ..comfy_types import BaseModel
 from .base import register_family
 from .layouts import FramesFamily
 
@@ -17,5 +16,5 @@ class StableDiffusionFrames(FramesFamily):
     name = "frames"
     title = "AnimateDiff"
 
-    def matches(self, model: Any) -> bool:
+    def matches(self, model: BaseModel) -> bool:
         return isinstance(model.diffusion_model, UNetModel) and model.latent_format.latent_dimensions == 2

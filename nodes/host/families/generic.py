@@ -7,10 +7,10 @@ cannot, such as constants for memory and cost, is SD1.5's, and mode "fast" only 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from torch import nn
 
+from ..comfy_types import BaseModel, Vae
 from ..networks import transformer_blocks, unet_layers
 from .base import register_family
 from .layouts import FramesFamily, LatentVideoFamily
@@ -25,7 +25,7 @@ class GenericFrames(FramesFamily):
     generic = True
     in_place = True
 
-    def matches(self, model: Any) -> bool:
+    def matches(self, model: BaseModel) -> bool:
         return model.latent_format.latent_dimensions == 2
 
     def blocks(self, network: nn.Module) -> Iterable[nn.Module]:
@@ -43,9 +43,9 @@ class GenericVideo(LatentVideoFamily):
     title = "a model of latent videos"
     generic = True
 
-    def matches(self, model: Any) -> bool:
+    def matches(self, model: BaseModel) -> bool:
         return model.latent_format.latent_dimensions == 3
 
-    def latents_after(self, vae: Any) -> int:
+    def latents_after(self, vae: Vae) -> int:
         """One: a causal decoder is none the worse for it."""
         return 1

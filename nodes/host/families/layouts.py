@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from ..comfy_types import BaseModel, CondLists, Options, Patcher, Vae
 from ..decode import FrameDecoder, SliceDecoder, check_vae
 from ..networks import transformer_blocks, unet_layers
 from .base import ModelFamily, Windows
@@ -44,9 +44,7 @@ class FramesFamily(ModelFamily):
                 "Latent Image to the number of frames (16 for AnimateDiff), and sample with a video model."
             )
 
-    def decoder(
-        self, vae: Any, model: Any, latents: Tensor, conds: Mapping[str, list[dict[str, Any]]] | None = None
-    ) -> FrameDecoder:
+    def decoder(self, vae: Vae, model: BaseModel, latents: Tensor, conds: CondLists | None = None) -> FrameDecoder:
         check_vae(vae, model.latent_format, 2)
         return FrameDecoder(vae, model)
 
@@ -57,7 +55,7 @@ class FramesFamily(ModelFamily):
         """The layers of the UNet's down-blocks."""
         return [layer for block in network.get_submodule("input_blocks").children() for layer in block.children()]
 
-    def windows(self, patcher: Any, model_options: Mapping[str, Any], shape: Iterable[int]) -> Windows | None:
+    def windows(self, patcher: Patcher, model_options: Options, shape: Iterable[int]) -> Windows | None:
         """Those of ComfyUI, or of AnimateDiff-Evolved."""
         found = super().windows(patcher, model_options, shape)
         options = getattr(patcher.get_attachment("ADE_params"), "context_options", None)
@@ -97,23 +95,21 @@ class LatentVideoFamily(ModelFamily):
                 "latent for videos."
             )
 
-    def decoder(
-        self, vae: Any, model: Any, latents: Tensor, conds: Mapping[str, list[dict[str, Any]]] | None = None
-    ) -> SliceDecoder:
+    def decoder(self, vae: Vae, model: BaseModel, latents: Tensor, conds: CondLists | None = None) -> SliceDecoder:
         check_vae(vae, model.latent_format, 3)
         conds = conds or {}
         appended, leading = self.appended(conds, latents), self.leading(conds, model)
         return SliceDecoder(vae, model, appended, self.latents_after(vae), leading)
 
-    def latents_after(self, vae: Any) -> int:
+    def latents_after(self, vae: Vae) -> int:
         """Number of later latents that the VAE's decoder looks at when it decodes one; most are causal."""
         return 0
 
-    def appended(self, conds: Mapping[str, list[dict[str, Any]]], latents: Tensor) -> int:
+    def appended(self, conds: CondLists, latents: Tensor) -> int:
         """Number of latents at the end that are no frames of the video."""
         return 0
 
-    def leading(self, conds: Mapping[str, list[dict[str, Any]]], model: Any) -> int:
+    def leading(self, conds: CondLists, model: BaseModel) -> int:
         """Number of latents before the video that are no frames of it."""
         return 0
 
@@ -121,5 +117,5 @@ class LatentVideoFamily(ModelFamily):
         return transformer_blocks(network)
 
 
-def _shape(latents: Any) -> Any:
+def _shape(latents: Tensor) -> str | tuple[int, ...]:
     return "nested" if getattr(latents, "is_nested", False) else tuple(latents.shape)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import comfy.model_base
 from torch import Tensor
 
+from ..comfy_types import BaseModel, CondLists, Vae
 from .base import GradientMemory, register_family
 from .layouts import LatentVideoFamily
 
@@ -20,14 +18,14 @@ class LTXVideo(LatentVideoFamily):
     # take 0.54 GiB.
     memory = GradientMemory(saved=20.1, checkpointed=2.6)
 
-    def matches(self, model: Any) -> bool:
+    def matches(self, model: BaseModel) -> bool:
         return isinstance(model, comfy.model_base.LTXV)
 
-    def latents_after(self, vae: Any) -> int:
+    def latents_after(self, vae: Vae) -> int:
         """One, unless the decoder says that it is causal; tiny autoencoders, which say nothing, are."""
         return 0 if getattr(getattr(vae.first_stage_model, "decoder", None), "causal", True) else 1
 
-    def appended(self, conds: Mapping[str, list[dict[str, Any]]], latents: Tensor) -> int:
+    def appended(self, conds: CondLists, latents: Tensor) -> int:
         """The keyframes to go by (LTX-Video's guides)."""
         tokens = max((c["keyframe_idxs"].shape[2] for k in conds for c in conds[k] if "keyframe_idxs" in c), default=0)
         return tokens // (latents.shape[-2] * latents.shape[-1])

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from ..comfy_types import BaseModel
 from ..video_unet.model import VideoModel
 from .layouts import FramesFamily
 
@@ -13,7 +14,7 @@ from .layouts import FramesFamily
 class VideoUNetFamily(FramesFamily):
     """Its models are `VideoModel`. The constants were counted on the meta device at 16 x 320 x 512 (docs/cost.md)."""
 
-    def matches(self, model: Any) -> bool:
+    def matches(self, model: BaseModel) -> bool:
         return isinstance(model, VideoModel) and model.variant.family == self.name
 
     def early_layers(self, network: Any) -> list[nn.Module]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import comfy.model_base
 import torch
 
+from ..comfy_types import BaseModel, CondLists
 from .base import GradientMemory, register_family
 from .layouts import LatentVideoFamily
 
@@ -20,10 +18,10 @@ class Wan(LatentVideoFamily):
     # is said to take 1.77 GiB; and scaled from its 30 blocks to the 40 of 14B, which ComfyUI's estimate leaves out.
     memory = GradientMemory(saved=44.4, checkpointed=4.5)
 
-    def matches(self, model: Any) -> bool:
+    def matches(self, model: BaseModel) -> bool:
         return isinstance(model, comfy.model_base.WAN21)
 
-    def leading(self, conds: Mapping[str, list[dict[str, Any]]], model: Any) -> int:
+    def leading(self, conds: CondLists, model: BaseModel) -> int:
         """The reference picture of VACE, and of Animate, stands before the video; Trim Video Latent takes it off."""
         animate = getattr(comfy.model_base, "WAN22_Animate", None)
         if animate is not None and isinstance(model, animate):
@@ -32,7 +30,7 @@ class Wan(LatentVideoFamily):
         return _references(found[0][0], model) if found else 0
 
 
-def _references(control: torch.Tensor, model: Any) -> int:
+def _references(control: torch.Tensor, model: BaseModel) -> int:
     """How many of VACE's control latents (1, 2 C, T, h, w) are a reference: only these have nothing in the half that
     holds what is to be repainted."""
     channels = control.shape[1] // 2

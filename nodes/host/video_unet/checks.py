@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ..comfy_types import Executor, ModelSampling, Options, Patcher
 from .model import Variant
 from .sampling import ScaledSampling
 
 KEY = "motionprompt_video"
 
 
-def checked(model: Any, variant: Variant) -> Any:
+def checked(model: Patcher, variant: Variant) -> Patcher:
     """The same MODEL, looked at whenever a sampler begins."""
 
-    def outer_sample(executor: Any, noise: Any, *args: Any, **kwargs: Any) -> Any:
+    def outer_sample(executor: Executor, noise: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         guider = executor.class_obj
         check_latent(variant, noise)
         if guider.model_patcher.get_attachment("ADE_params") is not None:
@@ -33,7 +34,7 @@ def checked(model: Any, variant: Variant) -> Any:
     return model
 
 
-def check_latent(variant: Variant, noise: Any) -> None:
+def check_latent(variant: Variant, noise: torch.Tensor) -> None:
     """Raise ValueError unless the latents are the frames of one clip, (F, 4, h, w)."""
     if getattr(noise, "is_nested", False) or not isinstance(noise, torch.Tensor) or noise.ndim != 4:
         raise ValueError(
@@ -49,7 +50,7 @@ def check_latent(variant: Variant, noise: Any) -> None:
         )
 
 
-def check_schedule(variant: Variant, sampling: Any) -> None:
+def check_schedule(variant: Variant, sampling: ModelSampling) -> None:
     """Raise ValueError if another node replaced a noise schedule that ComfyUI's own classes cannot express."""
     scaled = variant.sampling.get("latent_scale", 1.0) != 1.0
     if scaled and not isinstance(sampling, ScaledSampling):
@@ -60,7 +61,7 @@ def check_schedule(variant: Variant, sampling: Any) -> None:
         )
 
 
-def check_options(variant: Variant, model_options: dict[str, Any], noise: torch.Tensor) -> None:
+def check_options(variant: Variant, model_options: Options, noise: torch.Tensor) -> None:
     """Raise ValueError for patches of other nodes that would change the result silently."""
     cfg = model_options.get("sampler_cfg_function")
     if getattr(cfg, "__qualname__", "").startswith("RescaleCFG."):

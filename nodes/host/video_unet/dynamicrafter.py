@@ -4,7 +4,6 @@ beside the noise."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from . import videocrafter
 from .file_family import Shapes, VideoFamily
@@ -63,7 +62,7 @@ def renamed(key: str) -> str | None:
     return key.replace("framestride_embed.", "fps_embedding.", 1) if key.startswith("framestride_embed.") else key
 
 
-def unet_config(shapes: Shapes) -> dict[str, Any]:
+def unet_config(shapes: Shapes) -> dict[str, object]:
     """Arguments of `VideoUNet` for renamed keys and their shapes."""
     return {
         **videocrafter.unet_config(shapes),

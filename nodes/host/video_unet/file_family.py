@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from .model import Variant
 
@@ -30,7 +29,7 @@ class VideoFamily:
     matches: Callable[[Shapes], bool]
     refusal: Callable[[Shapes], str | None]
     renamed: Callable[[str], str | None]
-    unet_config: Callable[[Shapes], dict[str, Any]]
+    unet_config: Callable[[Shapes], dict[str, object]]
     variant: Callable[[Shapes, str, float | None, str], Variant]
     variants: tuple[Variant, ...]
     image_text: str

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from ..comfy_types import ModelSampling, Options, Patcher
 
-def rescaled_cfg(model: Any, multiplier: float) -> Any:
+
+def rescaled_cfg(model: Patcher, multiplier: float) -> Patcher:
     """A clone of a MODEL whose guidance keeps the contrast of the prompt's own prediction (Lin et al., arXiv
     2305.08891, section 3.4), as DynamiCrafter samples.
 
@@ -17,7 +17,7 @@ def rescaled_cfg(model: Any, multiplier: float) -> Any:
     """
     model = model.clone()
 
-    def cfg(args: dict[str, Any]) -> Tensor:
+    def cfg(args: Options) -> Tensor:
         x, sampling = args["input"], args["model"].model_sampling
         cond, uncond = args["cond_denoised"], args["uncond_denoised"]
         x0 = rescale(sampling, args["sigma"], x, cond, uncond, args["cond_scale"], multiplier)
@@ -28,7 +28,7 @@ def rescaled_cfg(model: Any, multiplier: float) -> Any:
 
 
 def rescale(
-    sampling: Any, sigma: Tensor, x: Tensor, cond: Tensor, uncond: Tensor, scale: float, multiplier: float
+    sampling: ModelSampling, sigma: Tensor, x: Tensor, cond: Tensor, uncond: Tensor, scale: float, multiplier: float
 ) -> Tensor:
     """x0 (F, C, h, w) of guidance in what the network predicts, its standard deviation brought towards that of the
     prompt's own. The deviation is the whole clip's, not each frame's.

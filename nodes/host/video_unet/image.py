@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import comfy.utils
 import torch
 from torch import Tensor
 
+from ..comfy_types import ClipVision, Conditioning, Vae
 from .model import ENDS, IMAGE_STATES
 
 
 def animate(
-    positive: Any,
-    negative: Any,
-    vae: Any,
-    clip_vision: Any,
+    positive: Conditioning,
+    negative: Conditioning,
+    vae: Vae,
+    clip_vision: ClipVision,
     first: Tensor,
     last: Tensor | None,
     frames: int,
     size: tuple[int, int],
     fps: float,
-) -> tuple[Any, Any, dict[str, Tensor]]:
+) -> tuple[Conditioning, Conditioning, dict[str, Tensor]]:
     """Both prompts with the image in them, and an empty latent.
 
     Args:
@@ -48,7 +49,7 @@ def animate(
     )
 
 
-def with_fps(conditioning: Any, fps: float) -> Any:
+def with_fps(conditioning: Conditioning, fps: float) -> Conditioning:
     """CONDITIONING with a frame rate for the models that read one."""
     return _with(conditioning, {"fps": fps})
 
@@ -59,10 +60,10 @@ def _fitted(image: Tensor, width: int, height: int) -> Tensor:
     return comfy.utils.common_upscale(picture, width, height, "bicubic", "center").clamp(0, 1).movedim(1, -1)
 
 
-def _states(clip_vision: Any, image: Tensor) -> Tensor:
+def _states(clip_vision: ClipVision, image: Tensor) -> Tensor:
     """CLIP's last hidden states (1, 257, 1280) of the whole image, squashed to a square as in training."""
     return clip_vision.encode_image(image, crop=False)["last_hidden_state"]
 
 
-def _with(conditioning: Any, entries: dict[str, Any]) -> Any:
+def _with(conditioning: Conditioning, entries: Mapping[str, object]) -> Conditioning:
     return [[text, {**options, **entries}] for text, options in conditioning]

@@ -6,7 +6,6 @@ The file has the network only; text encoder and autoencoder are any Stable Diffu
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from .file_family import Shapes, VideoFamily
 from .model import Variant
@@ -81,7 +80,7 @@ def _in_resnet(key: str) -> str:
     return f"{block}.{_RESNET[layer]}.{kind}" if layer in _RESNET and "transformer_blocks" not in key else key
 
 
-def unet_config(shapes: Shapes) -> dict[str, Any]:
+def unet_config(shapes: Shapes) -> dict[str, object]:
     """Arguments of `VideoUNet` for renamed keys and their shapes."""
     block = "input_blocks.1.1.transformer_blocks.0"
     return {

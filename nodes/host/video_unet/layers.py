@@ -21,6 +21,7 @@ from comfy.ldm.modules.attention import (
 )
 from torch import Tensor, nn
 
+from ..comfy_types import Operations, Options
 from .positions import RelativeTimeBias, attend_with_bias, rotate
 
 FRAMES = "video_frames"
@@ -34,7 +35,7 @@ def over_frames(layer: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Te
     return layer(video).transpose(1, 2).flatten(0, 1)
 
 
-def plain(transformer_options: dict[str, Any]) -> dict[str, Any]:
+def plain(transformer_options: Options) -> Options:
     """Options for attention over frames: patches of other nodes are meant for attention within a picture."""
     return {key: value for key, value in transformer_options.items() if key not in ("patches", "patches_replace")}
 
@@ -43,7 +44,7 @@ class TemporalConvolution(nn.Module):
     """Four convolutions over time, each with a GroupNorm over all frames before it, and a residual connection. The
     zero-padded ends are the network's only sense of a frame's position."""
 
-    def __init__(self, channels: int, groups: int, operations: Any, **where: Any):
+    def __init__(self, channels: int, groups: int, operations: Operations, **where: object):
         super().__init__()
 
         def layers(*dropout: nn.Module) -> nn.Sequential:
@@ -76,8 +77,8 @@ class ResBlock(nn.Module):
         groups: int,
         joint_norm: bool,
         temporal_conv: bool,
-        operations: Any,
-        **where: Any,
+        operations: Operations,
+        **where: object,
     ):
         super().__init__()
         self.joint_norm = joint_norm
@@ -100,7 +101,7 @@ class ResBlock(nn.Module):
         h = self.skip_connection(x) + self._normed(self.out_layers, h, frames)
         return over_frames(self.temopral_conv, h, frames) if self.temopral_conv is not None else h
 
-    def _normed(self, layers: Any, x: Tensor, frames: int) -> Tensor:
+    def _normed(self, layers: nn.Sequential, x: Tensor, frames: int) -> Tensor:
         return layers[1:](over_frames(layers[0], x, frames) if self.joint_norm else layers[0](x))
 
 
@@ -119,8 +120,8 @@ class TemporalTransformer(nn.Module):
         head_width: int,
         groups: int,
         convolutional: bool,
-        operations: Any,
-        **where: Any,
+        operations: Operations,
+        **where: object,
     ):
         super().__init__()
         inner = heads * head_width
@@ -137,11 +138,11 @@ class TemporalTransformer(nn.Module):
         )
         self.transformer_blocks = nn.ModuleList([block])
 
-    def forward(self, x: Tensor, transformer_options: dict[str, Any]) -> Tensor:
+    def forward(self, x: Tensor, transformer_options: Options) -> Tensor:
         options = plain(transformer_options)
         return x + over_frames(lambda video: self._attend(video, options), x, options[FRAMES])
 
-    def _attend(self, video: Tensor, options: dict[str, Any]) -> Tensor:
+    def _attend(self, video: Tensor, options: Options) -> Tensor:
         batch, _, _, height, width = video.shape
         pixels = self.norm(video).permute(0, 3, 4, 1, 2).flatten(0, 2)  # (B * h * w, C, F)
         if self.convolutional:
@@ -160,7 +161,7 @@ class TemporalTransformer(nn.Module):
 class FrameAttention(CrossAttention):
     """LaVie's attention over frames: rotary positions, and a learned bias for the distance of two frames."""
 
-    def __init__(self, width: int, heads: int, head_width: int, operations: Any, **where: Any):
+    def __init__(self, width: int, heads: int, head_width: int, operations: Operations, **where: object):
         super().__init__(width, None, heads, head_width, operations=operations, **where)
         self.time_rel_pos_bias = RelativeTimeBias(heads, operations, **where)
 
@@ -178,23 +179,23 @@ class SpatioTemporalBlock(BasicTransformerBlock):
     """LaVie's transformer block: an image model's, with attention over frames between the text and the feed-forward
     layer."""
 
-    def __init__(self, width: int, heads: int, head_width: int, context: int, operations: Any, **where: Any):
+    def __init__(self, width: int, heads: int, head_width: int, context: int, operations: Operations, **where: object):
         super().__init__(width, heads, head_width, context_dim=context, operations=operations, **where)
         self.attn_temp = FrameAttention(width, heads, head_width, operations, **where)
         self.norm_temp = operations.LayerNorm(width, **where)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, transformer_options: dict[str, Any] | None = None):
+    def forward(self, x: Tensor, context: Tensor | None = None, transformer_options: Options | None = None):
         """The image block as ComfyUI runs it, with other nodes' patches; two patches of our own, the last of their
         kind, add the attention over frames where it belongs."""
         options = transformer_options or {}
         frames = options[FRAMES]
         before: list[Tensor] = []
 
-        def keep(x: Tensor, _: Any) -> Tensor:
+        def keep(x: Tensor, _: object) -> Tensor:
             before.append(x)
             return x
 
-        def add_frames(text: Tensor, _: Any) -> Tensor:
+        def add_frames(text: Tensor, _: object) -> Tensor:
             y = before.pop() + text
             return text + self._over_frames(y, frames)
 
@@ -217,7 +218,14 @@ class TextAndImageAttention(CrossAttention):
     """
 
     def __init__(
-        self, width: int, context: int, heads: int, head_width: int, learned_scale: bool, operations: Any, **where: Any
+        self,
+        width: int,
+        context: int,
+        heads: int,
+        head_width: int,
+        learned_scale: bool,
+        operations: Operations,
+        **where: Any,
     ):
         super().__init__(width, context, heads, head_width, operations=operations, **where)
         self.to_k_ip = operations.Linear(context, heads * head_width, bias=False, **where)
@@ -230,7 +238,7 @@ class TextAndImageAttention(CrossAttention):
         context: Tensor | None = None,
         value: Tensor | None = None,
         mask: Tensor | None = None,
-        transformer_options: dict[str, Any] | None = None,
+        transformer_options: Options | None = None,
     ) -> Tensor:
         options = transformer_options or {}
         image: Tensor = options[IMAGE_TOKENS]
@@ -252,7 +260,7 @@ class TextAndImageAttention(CrossAttention):
 class Upsample(nn.Module):
     """Nearest neighbour to the size of the next skip connection, then a convolution."""
 
-    def __init__(self, channels: int, operations: Any, **where: Any):
+    def __init__(self, channels: int, operations: Operations, **where: object):
         super().__init__()
         self.conv = operations.Conv2d(channels, channels, 3, padding=1, **where)
 
@@ -261,7 +269,7 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Module):
-    def __init__(self, channels: int, operations: Any, **where: Any):
+    def __init__(self, channels: int, operations: Operations, **where: object):
         super().__init__()
         self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1, **where)
 
@@ -281,7 +289,14 @@ def image_tokens_of_frames(tokens: Tensor, frames: int) -> Tensor:
 
 
 def spatial_transformer(
-    channels: int, heads: int, head_width: int, context: int, linear: bool, groups: int, operations: Any, **where: Any
+    channels: int,
+    heads: int,
+    head_width: int,
+    context: int,
+    linear: bool,
+    groups: int,
+    operations: Operations,
+    **where: object,
 ) -> SpatialTransformer:
     """ComfyUI's transformer within a frame."""
     made = SpatialTransformer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import comfy.clip_vision
 import comfy.model_management
@@ -12,6 +12,7 @@ import comfy.sd
 import comfy.utils
 import torch
 
+from ..comfy_types import Clip, ClipVision, Patcher, Vae
 from .checks import checked
 from .contents import LOADER, Contents, check_finite, read_contents, resampler_config
 from .model import VideoConfig, VideoModel
@@ -20,10 +21,10 @@ from .model import VideoConfig, VideoModel
 class Loaded(NamedTuple):
     """What a loader node puts out; None for what the file does not have. `lines` tell what it was."""
 
-    model: Any
-    clip: Any
-    vae: Any
-    clip_vision: Any
+    model: Patcher
+    clip: Clip | None
+    vae: Vae | None
+    clip_vision: ClipVision | None
     lines: list[str]
 
 
@@ -54,7 +55,7 @@ def load_video_checkpoint(path: Path, variant: str = "auto", encoders: Path | No
     return Loaded(model, clip, vae, clip_vision, lines)
 
 
-def make_model(contents: Contents, state: dict[str, torch.Tensor], disable_dynamic: bool = False) -> Any:
+def make_model(contents: Contents, state: dict[str, torch.Tensor], disable_dynamic: bool = False) -> Patcher:
     """The MODEL of a checkpoint whose tensors are in `state`, which are taken out of it."""
     weights = _take(state, contents.unet)
     resampler = _take(state, contents.resampler)
@@ -88,7 +89,7 @@ def make_model(contents: Contents, state: dict[str, torch.Tensor], disable_dynam
     return checked(patcher, contents.variant)
 
 
-def _again(contents: Contents, disable_dynamic: bool = False) -> Any:
+def _again(contents: Contents, disable_dynamic: bool = False) -> Patcher:
     state = comfy.utils.load_torch_file(str(contents.path), safe_load=True)
     return make_model(contents, state, disable_dynamic)
 
@@ -97,13 +98,13 @@ def _take(state: dict[str, torch.Tensor], keys: dict[str, str]) -> dict[str, tor
     return {ours: state.pop(theirs) for ours, theirs in keys.items()}
 
 
-def _own_encoders(contents: Contents, state: dict[str, torch.Tensor]) -> tuple[Any, Any]:
+def _own_encoders(contents: Contents, state: dict[str, torch.Tensor]) -> tuple[Clip | None, Vae | None]:
     text, autoencoder = _take(state, contents.text), _take(state, contents.vae)
     clip = comfy.sd.load_text_encoder_state_dicts([text]) if text else None
     return clip, comfy.sd.VAE(sd=autoencoder) if autoencoder else None
 
 
-def _encoders_of(path: Path) -> tuple[Any, Any]:
+def _encoders_of(path: Path) -> tuple[Clip | None, Vae | None]:
     if path.suffix.lower() not in (".safetensors", ".sft"):
         raise ValueError(f"{LOADER}: encoders must be a .safetensors checkpoint, and {path.name} is none.")
     state = comfy.utils.load_torch_file(str(path), safe_load=True)

@@ -12,6 +12,7 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
+from ..comfy_types import Cond, Device
 from .resampler import Resampler
 from .sampling import ScaledSampling, ScaledVSampling
 from .unet import LAYOUT, VideoUNet
@@ -39,7 +40,7 @@ class Variant:
     family: str
     name: str
     title: str
-    sampling: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, float | str] = field(default_factory=dict)
     v_prediction: bool = False
     fps: int | None = None
     fps_range: tuple[int, int] = (1, 60)
@@ -53,10 +54,10 @@ class Variant:
 class VideoConfig(comfy.supported_models_base.BASE):
     """ComfyUI's configuration of a variant with these arguments for its `VideoUNet`."""
 
-    unet_extra_config: dict[str, Any] = {}
+    unet_extra_config: dict[str, object] = {}
     latent_format = comfy.latent_formats.SD15
 
-    def __init__(self, variant: Variant, unet_config: dict[str, Any], resampler: dict[str, Any] | None = None):
+    def __init__(self, variant: Variant, unet_config: dict[str, object], resampler: dict[str, Any] | None = None):
         super().__init__({**LAYOUT, **unet_config})
         self.variant = variant
         self.resampler = resampler
@@ -71,7 +72,7 @@ class VideoModel(comfy.model_base.BaseModel):
         variant: see there. image_proj_model: DynamiCrafter's resampler, or None.
     """
 
-    def __init__(self, config: VideoConfig, device: Any = None):
+    def __init__(self, config: VideoConfig, device: Device = None):
         kinds = comfy.model_base.ModelType
         kind = kinds.V_PREDICTION if config.variant.v_prediction else kinds.EPS
         super().__init__(config, kind, device=device, unet_model=VideoUNet)
@@ -84,7 +85,7 @@ class VideoModel(comfy.model_base.BaseModel):
             resampler = Resampler(**config.resampler, operations=operations, dtype=self.get_dtype(), device=device)
             self.image_proj_model = resampler.eval().requires_grad_(False)
 
-    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+    def extra_conds(self, **kwargs: Any) -> dict[str, object]:
         """ComfyUI's, with the frame rate and the image's tokens.
 
         Raises:
@@ -101,7 +102,7 @@ class VideoModel(comfy.model_base.BaseModel):
             conds["image_tokens"] = comfy.conds.CONDRegular(self._image_tokens(kwargs[IMAGE_STATES], kwargs["device"]))
         return conds
 
-    def _check_image(self, conditioning: dict[str, Any]) -> None:
+    def _check_image(self, conditioning: Cond) -> None:
         latent, noise = conditioning.get("concat_latent_image"), conditioning["noise"]
         if latent is None or IMAGE_STATES not in conditioning:
             raise ValueError(
@@ -128,7 +129,7 @@ class VideoModel(comfy.model_base.BaseModel):
             )
 
     @torch.no_grad()
-    def _image_tokens(self, states: Tensor, device: Any) -> Tensor:
+    def _image_tokens(self, states: Tensor, device: Device) -> Tensor:
         return self.image_proj_model(states.to(device=device, dtype=self.get_dtype_inference()))
 
     def get_dtype_inference(self) -> torch.dtype:

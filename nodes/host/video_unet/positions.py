@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import Tensor, nn
+
+from ..comfy_types import Operations
 
 ROTARY_WIDTH = 32  # of each head's dimensions
 NUM_BUCKETS, MAX_EXACT, MAX_DISTANCE = 32, 8, 32
@@ -39,7 +40,7 @@ def buckets(frames: int) -> Tensor:
 class RelativeTimeBias(nn.Module):
     """A learned bias for each head and distance of two frames."""
 
-    def __init__(self, heads: int, operations: Any, **where: Any):
+    def __init__(self, heads: int, operations: Operations, **where: object):
         super().__init__()
         self.relative_attention_bias = operations.Embedding(NUM_BUCKETS, heads, **where)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
+from ..comfy_types import Device, Operations
+
 HEAD_WIDTH = 64
 
 
 class _Attention(nn.Module):
-    def __init__(self, width: int, heads: int, head_width: int, operations: Any, **where: Any):
+    def __init__(self, width: int, heads: int, head_width: int, operations: Operations, **where: object):
         super().__init__()
         inner = heads * head_width
         self.heads = heads
@@ -46,9 +46,9 @@ class Resampler(nn.Module):
         head_width: int,
         queries: int,
         output: int,
-        operations: Any,
+        operations: Operations,
         dtype: torch.dtype | None = None,
-        device: Any = None,
+        device: Device = None,
     ):
         super().__init__()
         where = {"dtype": dtype, "device": device}

@@ -12,6 +12,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequenti
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor, nn
 
+from ..comfy_types import Device, Operations, Options
 from .layers import (
     FRAMES,
     IMAGE_TOKENS,
@@ -71,8 +72,8 @@ class VideoUNet(nn.Module):
         transformer_depth_output: Sequence[int] = LAYOUT["transformer_depth_output"],
         transformer_depth_middle: int = LAYOUT["transformer_depth_middle"],
         dtype: torch.dtype | None = None,
-        device: Any = None,
-        operations: Any,
+        device: Device = None,
+        operations: Operations,
     ):
         super().__init__()
         self.dtype = dtype
@@ -178,8 +179,8 @@ class VideoUNet(nn.Module):
         timesteps: Tensor,
         context: Tensor,
         control: dict[str, list[Tensor]] | None = None,
-        transformer_options: dict[str, Any] | None = None,
-        **extra: Any,
+        transformer_options: Options | None = None,
+        **extra: object,
     ) -> Tensor:
         """See `_forward`; wrappers of other nodes go around it, as around ComfyUI's own UNets."""
         options = dict(transformer_options or {})
@@ -193,10 +194,10 @@ class VideoUNet(nn.Module):
         timesteps: Tensor,
         context: Tensor,
         control: dict[str, list[Tensor]] | None,
-        transformer_options: dict[str, Any],
+        transformer_options: Options,
         fps: Tensor | None = None,
         image_tokens: Tensor | None = None,
-        **_: Any,
+        **_: object,
     ) -> Tensor:
         """The prediction (B * F, 4, h, w).
 
@@ -246,7 +247,13 @@ class VideoUNet(nn.Module):
         return self._final(h.to(x.dtype), frames)
 
     def _run(
-        self, stage: nn.Module, h: Tensor, emb: Tensor, context: Tensor, options: dict[str, Any], size: Any = None
+        self,
+        stage: nn.Module,
+        h: Tensor,
+        emb: Tensor,
+        context: Tensor,
+        options: Options,
+        size: Sequence[int] | None = None,
     ) -> Tensor:
         for layer in stage.children():
             if isinstance(layer, ResBlock):

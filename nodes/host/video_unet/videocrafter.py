@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .file_family import Shapes, VideoFamily
 from .model import Variant
 from .unet import LVDM
@@ -40,7 +38,7 @@ def renamed(key: str) -> str | None:
     return key
 
 
-def unet_config(shapes: Shapes) -> dict[str, Any]:
+def unet_config(shapes: Shapes) -> dict[str, object]:
     """Arguments of `VideoUNet` for these keys and shapes."""
     return {
         "in_channels": shapes[FIRST][1],
