@@ -199,8 +199,8 @@ class _Parts:
         count = count_frames(model.decode, self.x0)
         self.pairs: list[Pair] = draw_pairs(count, self.settings, self.generator, model.num_flows)
         guidance, inner = run.guidance, run.guider.inner_model
+        # ComfyUI's text encoders compute in fp32, whatever their weights are kept in.
         self.half = {
-            "text encoder": any(_is_half(clip.cond_stage_model) for prompt in run.prompts for clip in prompt.clips),
             "denoiser": (inner.manual_cast_dtype or inner.get_dtype()) in _HALF,
             "decoder": guidance.vae.vae_dtype in _HALF,
         }
@@ -299,10 +299,6 @@ def _pooled(text: Encoded) -> dict[str, Tensor]:
     return {
         name: value for name, value in text.extras.items() if isinstance(value, Tensor) and value.is_floating_point()
     }
-
-
-def _is_half(network: torch.nn.Module) -> bool:
-    return any(weight.dtype in _HALF for weight in network.parameters())
 
 
 def _facts(run: GuidedRun) -> list[str]:
