@@ -181,6 +181,16 @@ class Operations(Protocol):
     def Embedding(self) -> Callable[..., nn.Module]: ...
 
 
+class ContextHandler(Protocol):
+    """comfy.context_windows.ContextHandlerABC, as ComfyUI's own nodes make it: `dim` is gone over in windows."""
+
+    dim: int
+    context_length: int
+    context_overlap: int
+
+    def set_step(self, timestep: Tensor, model_options: Options) -> None: ...
+
+
 class Executor(Protocol):
     """comfy.patcher_extension.WrapperExecutor: the next wrapper of a sampling function, or the function itself."""
 
@@ -203,7 +213,7 @@ def set_cfg(guider: Any, cfg: float) -> None:
         guider.cfg = cfg
 
 
-def options_of(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def options_of(options: Options | None) -> Options:
     """The transformer options within model options; empty if there are none."""
     return (options or {}).get("transformer_options") or {}
 

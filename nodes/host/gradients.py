@@ -39,7 +39,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
     8-bit numbers, which have none, by those of the weights that they stand for. All is undone on leaving. Compiled
     models run as they were written.
     """
-    undo: list[tuple[dict[str, Any], str, object, object]] = []
+    undo: list[tuple[dict[str, object], str, object, object]] = []
     with torch.inference_mode(False), torch.enable_grad(), _uncompiled():
         found = {id(m): m for root in modules for m in root.modules()}.values()
         try:
@@ -56,7 +56,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
                 _forget_scale_masks(module)
 
 
-def _make_normal(module: nn.Module, undo: list[tuple[dict[str, Any], str, object, object]]) -> None:
+def _make_normal(module: nn.Module, undo: list[tuple[dict[str, object], str, object, object]]) -> None:
     tables: list[Any] = [module._parameters, module._buffers]
     for table in tables:
         for name, tensor in table.items():
@@ -118,7 +118,13 @@ class normal_tensors(TorchFunctionMode):
         super().__exit__(*error)
         self._watching.__exit__(None, None, None)
 
-    def __torch_function__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> object:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Any = None,
+    ) -> object:
         operator = func if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket) else None
         func = func if operator is None else _plain_kernel(operator)
         args, kwargs = _normal(args), _normal(kwargs or {})

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..comfy_types import Executor, ModelSampling, Options, Patcher
+from ..comfy_types import ContextHandler, Executor, ModelSampling, Options, Patcher
 from .model import Variant
 from .sampling import ScaledSampling
 
@@ -80,7 +79,7 @@ def check_options(variant: Variant, model_options: Options, noise: torch.Tensor)
         check_windows(variant, handler, noise)
 
 
-def check_windows(variant: Variant, handler: Any, noise: torch.Tensor) -> None:
+def check_windows(variant: Variant, handler: ContextHandler, noise: torch.Tensor) -> None:
     """Raise ValueError unless ComfyUI's context windows go over the frames and can."""
     if handler.dim != 0:
         raise ValueError(
