@@ -15,6 +15,7 @@ from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor, nn
 
 from .comfy_types import Executor, Options
+from .models import every_module
 
 _TABLES = ("_parameters", "_buffers", "_modules")
 
@@ -56,14 +57,12 @@ def uncached(executor: Executor) -> Callable[..., Tensor]:
 @contextmanager
 def notes_kept(network: nn.Module) -> Iterator[None]:
     """Puts back what is noted on a network's modules beside their weights (TeaCache's residuals and counters)."""
-    before = {id(module): _notes(module) for module in network.modules()}
+    before = [(module, _notes(module)) for module in every_module([network])]
     try:
         yield
     finally:
-        for module in network.modules():
-            kept = before.get(id(module))
-            if kept is not None:
-                _restore(module.__dict__, kept)
+        for module, kept in before:
+            _restore(module.__dict__, kept)
 
 
 def _notes(module: nn.Module) -> dict[str, tuple[object, Any]]:

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from . import lent
 from .caches import without_caches
 from .comfy_types import BaseModel, Options
+from .models import every_module
 from .shared import Shared
 
 # What other nodes add to the prediction after the model: a loss on the prompt's own estimate does without. And copies
@@ -41,7 +42,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
     """
     undo: list[tuple[dict[str, object], str, object, object]] = []
     with torch.inference_mode(False), torch.enable_grad(), _uncompiled():
-        found = {id(m): m for root in modules for m in root.modules()}.values()
+        found = every_module(modules)
         try:
             for module in found:
                 _make_normal(module, undo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from typing import Any
 
@@ -45,3 +46,18 @@ def free_memory(patcher: Patcher) -> float:
 def modules_of(patchers: Iterable[ModulePatcher]) -> list[nn.Module]:
     """The networks behind some ModelPatchers."""
     return [patcher.model for patcher in patchers if isinstance(getattr(patcher, "model", None), nn.Module)]
+
+
+def every_module(roots: Iterable[nn.Module]) -> list[nn.Module]:
+    """All modules of some networks, each once.
+
+    The garbage collector waits: a ModelPatcher that it ends takes AnimateDiff-Evolved's motion modules out of the very
+    network that is being gone through.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return list({id(module): module for root in roots for module in root.modules()}.values())
+    finally:
+        if collecting:
+            gc.enable()
