@@ -38,7 +38,7 @@ from .machine import untested
 from .memory import reserved
 from .progress import curves
 from .status import queued_run, video_identity
-from .steadying import EstimatePatch
+from .steadying import EstimatePatch, without_guides
 from .step_pass import StepPass
 
 KEY = "motionprompt"
@@ -68,8 +68,10 @@ class MotionPromptPatch:
             model.remove_wrappers_with_key(kind, KEY)
             model.add_wrapper_with_key(kind, KEY, wrapper)
         guidance, correction = self.guidance, self.correction
-        share = min(guidance.settings.strength, 1.0) if correction is not None else 0.0
-        return EstimatePatch(share, guidance.vae, guidance.flow, correction or EstimateReport()).attach(model)
+        if correction is None:
+            return without_guides(model)
+        share = min(guidance.settings.strength, 1.0)
+        return EstimatePatch(share, guidance.vae, guidance.flow, correction, guide=True).attach(model)
 
     def _outer_sample(
         self,

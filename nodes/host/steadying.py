@@ -38,6 +38,14 @@ KEY = "motionprompt_estimate"
 BATCHES = (2, 1)
 
 
+def without_guides(model: Patcher) -> Patcher:
+    """The clone `model` without the correction that an earlier MotionPrompt patch brought; one of its own stays."""
+    for wrappers in model.wrappers.values():
+        if any(getattr(getattr(each, "__self__", None), "guide", False) for each in wrappers.get(KEY, ())):
+            del wrappers[KEY]
+    return model
+
+
 class EstimatePatch:
     """Corrects the estimates of whatever samples the model.
 
@@ -46,10 +54,11 @@ class EstimatePatch:
         vae: ComfyUI's VAE of the model; a tiny one will do, as its losses cancel.
         flow: the flow model.
         report: filled while sampling.
+        guide: it is a part of a MotionPrompt patch (its setting *guide*), and goes with it.
     """
 
-    def __init__(self, strength: float, vae: Vae, flow: ManagedModel, report: EstimateReport):
-        self.strength, self.vae, self.flow, self.report = strength, vae, flow, report
+    def __init__(self, strength: float, vae: Vae, flow: ManagedModel, report: EstimateReport, guide: bool = False):
+        self.strength, self.vae, self.flow, self.report, self.guide = strength, vae, flow, report, guide
 
     def attach(self, model: Patcher) -> Patcher:
         """A clone of a MODEL whose estimates are corrected; an earlier patch of this kind on it is replaced."""

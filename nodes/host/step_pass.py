@@ -211,7 +211,7 @@ class _Evaluation:
     ):
         self.now, self.run, self.executor = now, now.run, uncached(executor)
         self.x, self.timestep, self.seed = x, timestep, seed
-        self.options: Options = {**options, "sampler_post_cfg_function": [self._alone]}
+        self.options = options
         self.scale: float = cfg_of(now.guider)
 
     def as_guided_model(self) -> GuidedModel:
@@ -241,7 +241,10 @@ class _Evaluation:
         guider.conds = conds
         set_cfg(guider, cfg)
         with notes_kept(guider.inner_model.diffusion_model), save_copies() if self.now.copies else nullcontext():
-            x0 = self.executor(self.x, self.timestep, self.options, self.seed)
+            # Not kept on self: in a circle it would keep the model's patchers until the garbage collector comes by, and
+            # AnimateDiff-Evolved's take their motion modules out of the network when they end.
+            options = {**self.options, "sampler_post_cfg_function": [self._alone]}
+            x0 = self.executor(self.x, self.timestep, options, self.seed)
         self.now.progress.x0 = x0.detach()
         if self.now.inpaint is not None:
             latent, mask = self.now.inpaint
@@ -271,4 +274,5 @@ class _Evaluation:
             return None
         with torch.no_grad():
             uncond = self._evaluate(self.now.swap.plain, cfg=0.0)
-        return lambda x0: uncond + self.scale * (x0 - uncond)
+        scale = self.scale
+        return lambda x0: uncond + scale * (x0 - uncond)

@@ -254,7 +254,7 @@ def test_memory_for_gradients_of_animatediff_is_what_was_counted(tiny, monkeypat
         windows=None,
         family=family,
         decoder=SimpleNamespace(memory=lambda *_: 0.0),
-        patch=SimpleNamespace(discriminator=None),
+        guidance=SimpleNamespace(num_flows=1),
         settings=SimpleNamespace(pairs=1),
     )
     monkeypatch.setattr(tiny.model.model, "get_dtype", lambda: torch.float16)

@@ -70,7 +70,7 @@ def model_nodes(comfy) -> list[str]:
     return sorted(found)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_with_every_model_node_the_video_is_the_stock_sampler_s_or_it_is_refused(tiny):
     results = {}
     for name in model_nodes(tiny.comfy):

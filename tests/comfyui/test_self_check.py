@@ -36,8 +36,14 @@ def verdict(report):
     return report.splitlines()[0].removeprefix("MotionPrompt Self-Check: ")
 
 
+# The big ones take minutes each.
+QUICK = ("demo", "frames")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.exhaustive) for name in FAMILIES]
+)
 def test_it_agrees_on_every_family(tiny, family):
     video = TinyFamily(tiny.comfy, family, tiny.flow, tiny.discriminator)
     before = video.stock(steps=2)

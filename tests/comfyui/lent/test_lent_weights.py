@@ -1,7 +1,7 @@
 """Where ComfyUI only lends weights to the layers (dynamic VRAM), the gradient is still that which differences find.
 
-pytest tests/comfyui/lent                   # the short selection and the whole matrix
-pytest tests/comfyui/lent -m "not slow"     # the short selection
+pytest tests/comfyui/lent                              # the short selection
+MOTIONPROMPT_EXHAUSTIVE=1 pytest tests/comfyui/lent    # and the whole matrix
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_a_few_combinations(cell, options):
     assert found["evicted"] > 0 or options["budget"] == 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("options", WHOLE, ids=name)
 def test_the_whole_matrix(cell, options):
     assert_right(cell(**options))
