@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
     evaluate.add_argument("--steps", type=int, default=20, help="DDIM steps")
     evaluate.add_argument("--weights", default=str(WEIGHTS), help="folder with the demo model and its discriminator")
     evaluate.add_argument("--other-discriminator", default="", help="paper: a second one, the guide of another arm")
-    evaluate.add_argument("--flow-model", default="rife_v4.0", help="measures motion for the metrics")
+    evaluate.add_argument("--flow-model", default="lucas_kanade", help="measures motion for the metrics")
     evaluate.add_argument("--workers", type=int, default=2, help="videos made at the same time, a thread each")
     evaluate.add_argument("--no-cost", action="store_true", help="do not count operations and memory")
     evaluate.set_defaults(run=run_evaluate)

@@ -59,7 +59,7 @@ def command(summary: dict[str, Any]) -> str:
     parts += [f"--seeds {summary['seeds']} --first-seed {summary['first_seed']}"]
     parts += [f'--word "{config["fixed_word"]}"'] + ([f'--words "{config["words"]}"'] if config["words"] else [])
     parts += [f"--steps {config['steps']}"] if config["steps"] != 20 else []
-    parts += [f"--flow-model {config['flow_model']}"] if config["flow_model"] != "rife_v4.0" else []
+    parts += [f"--flow-model {config['flow_model']}"] if config["flow_model"] != "lucas_kanade" else []
     if summary["suite"] == "paper" and "other_discriminator" in config["sha256"]:
         parts += ["--other-discriminator FILE"]
     parts += ["--settings '" + ", ".join(f'"{k}": {_json(v)}' for k, v in config["settings"].items()).join("{}") + "'"]

@@ -50,7 +50,7 @@ class RunConfig:
     words: str = "authentic"
     fixed_word: str = "smooth"
     steps: int = 20
-    flow_model: str = "rife_v4.0"
+    flow_model: str = "lucas_kanade"
     weights: str = str(WEIGHTS)
     other_discriminator: str = ""
 
