@@ -66,8 +66,8 @@ class LoadVideoCheckpoint(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name: str, variant: str, encoders: str) -> Any:
-        path = folders.find_video(name)
-        return str(path), path.stat().st_mtime_ns, path.stat().st_size, variant, encoders
+        paths = [folders.find_video(each) for each in (name, encoders) if each != OWN]
+        return [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in paths], variant
 
     @classmethod
     def execute(cls, name: str, variant: str, encoders: str) -> io.NodeOutput:

@@ -265,7 +265,9 @@ def test_encoders_are_taken_from_their_places_in_the_file(states, load, monkeypa
     import comfy.sd
 
     handed = {}
-    monkeypatch.setattr(comfy.sd, "load_text_encoder_state_dicts", lambda found: handed.update(text=found[0]) or "clip")
+    monkeypatch.setattr(
+        comfy.sd, "load_text_encoder_state_dicts", lambda found, words: handed.update(text=found[0]) or "clip"
+    )
     monkeypatch.setattr(comfy.sd, "VAE", lambda sd: handed.update(vae=sd) or "vae")
     monkeypatch.setattr(
         comfy.clip_vision, "load_clipvision_from_sd", lambda sd, prefix, convert: handed.update(vision=sd) or prefix

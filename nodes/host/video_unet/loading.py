@@ -10,6 +10,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
+import folder_paths
 import torch
 
 from ..comfy_types import Clip, ClipVision, Patcher, Vae
@@ -98,9 +99,14 @@ def _take(state: dict[str, torch.Tensor], keys: dict[str, str]) -> dict[str, tor
     return {ours: state.pop(theirs) for ours, theirs in keys.items()}
 
 
+def _embeddings() -> list[str]:
+    """Where the text encoder looks for `embedding:` words."""
+    return folder_paths.get_folder_paths("embeddings")
+
+
 def _own_encoders(contents: Contents, state: dict[str, torch.Tensor]) -> tuple[Clip | None, Vae | None]:
     text, autoencoder = _take(state, contents.text), _take(state, contents.vae)
-    clip = comfy.sd.load_text_encoder_state_dicts([text]) if text else None
+    clip = comfy.sd.load_text_encoder_state_dicts([text], _embeddings()) if text else None
     return clip, comfy.sd.VAE(sd=autoencoder) if autoencoder else None
 
 
@@ -108,7 +114,7 @@ def _encoders_of(path: Path) -> tuple[Clip | None, Vae | None]:
     if path.suffix.lower() not in (".safetensors", ".sft"):
         raise ValueError(f"{LOADER}: encoders must be a .safetensors checkpoint, and {path.name} is none.")
     state = comfy.utils.load_torch_file(str(path), safe_load=True)
-    found = comfy.sd.load_state_dict_guess_config(state, output_model=False)
+    found = comfy.sd.load_state_dict_guess_config(state, output_model=False, embedding_directory=_embeddings())
     if found is None or found[1] is None:
         raise ValueError(
             f"{LOADER}: {path.name} is no checkpoint with a text encoder and a VAE. Choose a Stable Diffusion "
