@@ -102,6 +102,10 @@ class FrameDecoder:
             finally:
                 self.separately = False
 
+    def at_once(self, num_latents: int, batch: int) -> int:
+        """How many latents are decoded together where the whole video is, in parts of `batch`."""
+        return batch
+
     def memory(self, noise_shape: Sequence[int], frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding some frames."""
         vae = self.decode.vae
@@ -184,6 +188,10 @@ class SliceDecoder(VideoDecoder):
     def checkpointed(self, again: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
         """As it is: a video VAE's blocks hand on a cache of earlier frames, which running them again would upset."""
         yield
+
+    def at_once(self, num_latents: int, batch: int) -> int:
+        """All of them: they stand for nothing without their neighbours."""
+        return num_latents
 
     def memory(self, noise_shape: Sequence[int], frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding the slices of some frames."""

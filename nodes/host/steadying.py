@@ -23,7 +23,7 @@ from ...motionprompt_core.estimate.correct import carried, correct, euler_share,
 from ...motionprompt_core.estimate.report import CorrectedStep, EstimateReport
 from ...motionprompt_core.estimate.steady import steady
 from ...motionprompt_core.estimate.window import Window
-from ...motionprompt_core.guidance.decoding import VideoDecoder
+from ...motionprompt_core.guidance.decoding import count_frames, decode_frames
 from ...motionprompt_core.guidance.schedule import StepTracker
 from .checks import check_sampler, evaluates_once_off_schedule
 from .comfy_types import Callback, Conds, Executor, Guider, ModelSampling, Options, Patcher, Sampler, Vae
@@ -171,8 +171,7 @@ class EstimateRun:
 
     def memory(self) -> float:
         """Bytes that a correction takes beyond the plain run, as far as ComfyUI can say."""
-        whole = isinstance(self.decoder, VideoDecoder)
-        return self.decoder.memory(self.shape, self.shape[2] if whole else BATCHES[0])
+        return self.decoder.memory(self.shape, self.decoder.at_once(self.shape[2], BATCHES[0]))
 
     @contextmanager
     def one_pass(self, sampler: Sampler, sigmas: Tensor, latent_image: Any, mask: Tensor | None) -> Iterator[None]:
@@ -260,12 +259,9 @@ class EstimateRun:
         return whole if self.given is None else whole * self.given[1].to(x0)
 
     def _solve(self, seen: Tensor, batch: int) -> Tensor:
-        whole = isinstance(self.decoder, VideoDecoder)
-
         def decode(latents: Tensor) -> Tensor:
             check_interrupt()
-            frames = list(range(self.decoder.num_frames(len(latents)))) if whole else None
-            return self.decoder(latents, frames) if whole else self.decoder(latents)
+            return decode_frames(self.decoder, latents, list(range(count_frames(self.decoder, latents))))
 
         def encode(pictures: Tensor) -> Tensor:
             check_interrupt()
@@ -276,7 +272,7 @@ class EstimateRun:
                 pictures, self.patch.flow.module, strength=self.patch.strength, batch=batch, check=check_interrupt
             )
 
-        return correct(seen, decode, encode, improve, len(seen) if whole else batch)
+        return correct(seen, decode, encode, improve, self.decoder.at_once(len(seen), batch))
 
     def _free(self, x0: Tensor) -> Tensor | float:
         """0 where a start image or other given frames are shown to the model beside the latents, else 1."""

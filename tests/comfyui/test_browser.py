@@ -37,9 +37,13 @@ def put_files(folder: Path) -> None:
             if model["directory"] != "motionprompt":  # that one comes with the pack
                 (folder / "models" / model["directory"]).mkdir(parents=True, exist_ok=True)
                 (folder / "models" / model["directory"] / model["name"]).touch()
-        if node["type"] == "LoadVideo":
+        if node["type"] in ("LoadVideo", "LoadImage"):
             (folder / "input").mkdir(exist_ok=True)
             (folder / "input" / node["widgets_values"][0]).touch()
+        if node["type"] == "MotionPromptLoadVideoCheckpoint":
+            (folder / "models" / "checkpoints").mkdir(parents=True, exist_ok=True)
+            for name in (value for value in node["widgets_values"] if str(value).endswith(".safetensors")):
+                (folder / "models" / "checkpoints" / name).touch()
     (folder / "models" / "motionprompt").mkdir(parents=True, exist_ok=True)
     (folder / "models" / "motionprompt" / f"{HOSTILE}.safetensors").touch()
     for side in (HOSTILE, "generated"):
@@ -220,7 +224,7 @@ def test_what_a_run_shows_is_in_no_workflow_and_survives_a_reload(
         nodes = canvas.evaluate("() => window.app.graph.serialize().nodes")
         ours = {str(node["id"]): node for node in nodes if node["type"].startswith("MotionPrompt")}
         height = next(node["size"][1] for node in ours.values() if node["type"] == "MotionPromptKSampler")
-        return {number: node["widgets_values"] for number, node in ours.items()}, height
+        return {number: node.get("widgets_values", []) for number, node in ours.items()}, height
 
     def same(before: tuple[dict[str, Any], int]) -> bool:
         """Interfaces measure a node anew when they open it, and find a few pixels more or less."""
