@@ -26,7 +26,7 @@ class TinyFamily(Tiny):
         self.handler = comfy.module("nodes.host.families").family_of(self.model.model)
         self.learnable = self.prompt(TEXT)
         (rows,) = self.learnable[0][1]["motionprompt"].initial.values()
-        self.epsilon = 1.2e-3 * float(rows[0].norm())
+        self.epsilon = getattr(self.tiny, "EPSILON", 1.2e-3) * float(rows[0].norm())
         self.plain = self.encode(TEXT)
         self.negative = self.encode("blurry")
 
