@@ -13,11 +13,12 @@ from contextlib import AbstractContextManager, contextmanager
 
 import comfy.model_management
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...motionprompt_core.guidance.decoding import VideoDecoder
 from .checkpoints import checkpointed
-from .comfy_types import BaseModel, LatentFormat, Vae
+from .comfy_types import BaseModel, Conds, LatentFormat, Vae
 from .networks import decoder_blocks
 
 # Latents decoded before a wanted one; Frame Guidance (arXiv 2506.07177) decodes a frame from about four latents.
@@ -101,6 +102,10 @@ class FrameDecoder:
                 yield
             finally:
                 self.separately = False
+
+    def free(self, conds: Conds, x0: Tensor) -> Tensor | float:
+        """0 where frames are given to the model beside the latents and stay as they are, else 1."""
+        return 1.0
 
     def at_once(self, num_latents: int, batch: int) -> int:
         """How many latents are decoded together where the whole video is, in parts of `batch`."""
@@ -188,6 +193,14 @@ class SliceDecoder(VideoDecoder):
     def checkpointed(self, again: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
         """As it is: a video VAE's blocks hand on a cache of earlier frames, which running them again would upset."""
         yield
+
+    def free(self, conds: Conds, x0: Tensor) -> Tensor | float:
+        """0 where a start image or other given frames are shown to the model beside the latents, else 1."""
+        masks = [cond.get("concat_mask") for entries in conds.values() for cond in entries]
+        mask = next((mask for mask in masks if isinstance(mask, Tensor)), None)
+        if mask is None:
+            return 1.0
+        return F.adaptive_max_pool3d(mask.to(x0).amax(1, keepdim=True).ceil(), x0.shape[2:])
 
     def at_once(self, num_latents: int, batch: int) -> int:
         """All of them: they stand for nothing without their neighbours."""

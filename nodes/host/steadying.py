@@ -15,7 +15,6 @@ from typing import Any
 
 import comfy.model_management
 import torch
-import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -255,7 +254,7 @@ class EstimateRun:
         self.report.steps.append(CorrectedStep(step, sigma, self.report.passes, share, factor, seconds))
         whole = torch.zeros_like(x0)
         self.decoder.frames_first(whole).copy_(change * factor)  # a view: what is no frame of the video stays as it is
-        whole = whole * self._free(x0)
+        whole = whole * self.decoder.free(self.guider.conds, x0)
         return whole if self.given is None else whole * self.given[1].to(x0)
 
     def _solve(self, seen: Tensor, batch: int) -> Tensor:
@@ -273,14 +272,6 @@ class EstimateRun:
             )
 
         return correct(seen, decode, encode, improve, self.decoder.at_once(len(seen), batch))
-
-    def _free(self, x0: Tensor) -> Tensor | float:
-        """0 where a start image or other given frames are shown to the model beside the latents, else 1."""
-        masks = [cond.get("concat_mask") for entries in self.guider.conds.values() for cond in entries]
-        mask = next((m for m in masks if isinstance(m, Tensor) and m.ndim == x0.ndim == 5), None)
-        if mask is None:
-            return 1.0
-        return F.adaptive_max_pool3d(mask.to(x0).amax(1, keepdim=True).ceil(), x0.shape[2:])
 
 
 def _signal(model_sampling: ModelSampling) -> Callable[[float], float]:
