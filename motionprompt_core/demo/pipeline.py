@@ -173,7 +173,7 @@ class _Guidance:
         report: GuidanceReport,
         learn: bool,
     ):
-        if pipeline.flow is None:
+        if learn and pipeline.flow is None:
             raise ValueError("a guided sample needs a flow model: pass flow= to DemoPipeline")
         self.pipeline, self.prompt, self.settings, self.report, self.learn = pipeline, prompt, settings, report, learn
         self.flow = pipeline.flow
@@ -201,6 +201,7 @@ class _Guidance:
                 x0 = pipeline.predict_x0(x, t, context)
             return torch.lerp(uncond, x0, pipeline.cfg) if self.settings.loss_on == "cfg" else x0
 
+        assert self.flow is not None  # looked for above, where tokens learn
         report = StepReport(step, float(((1 - alpha) / alpha).sqrt()))
         self.report.steps.append(report)
         model = GuidedModel(self.encode, predict_x0, pipeline.decode, self.flow, pipeline.discriminator)

@@ -53,3 +53,8 @@ def _takes(function: object, parameters: tuple[str, ...]) -> bool:
     if any(parameter.kind in _ANY for parameter in found.values()):  # another pack's wrapper, which hands all on
         return True
     return tuple(found)[: len(parameters)] == parameters
+
+
+def newer(module: object, name: str, otherwise: Any) -> Any:
+    """What a module of ComfyUI has under this name, or, as older ones lack it, `otherwise`."""
+    return getattr(module, name, otherwise)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.nn import grad
 
+from .core_functions import newer
 from .shared import Shared, replaced
 
 _LOAN = "_motionprompt_loan"
@@ -252,7 +253,7 @@ def _is_lent(tensor: Tensor) -> bool:
     if loan is not None:
         return loan.lent
     storage = tensor.untyped_storage()
-    buffers = getattr(comfy.model_management, "STREAM_CAST_BUFFERS", {})
+    buffers = newer(comfy.model_management, "STREAM_CAST_BUFFERS", {})
     return not storage.resizable() or any(
         storage.data_ptr() == b.untyped_storage().data_ptr() for b in buffers.values()
     )

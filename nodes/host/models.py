@@ -11,6 +11,7 @@ import comfy.model_patcher
 from torch import nn
 
 from .comfy_types import ModulePatcher, Patcher
+from .core_functions import newer
 
 
 class ManagedModel:
@@ -23,7 +24,7 @@ class ManagedModel:
     def __init__(self, module: Any):
         self.module = module.eval().requires_grad_(False)
         # With dynamic VRAM a single ordinary patcher has ComfyUI free memory for all models by their estimated sizes.
-        kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        kind = newer(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
         self.patcher = kind(
             self.module,
             load_device=comfy.model_management.get_torch_device(),

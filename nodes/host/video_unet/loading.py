@@ -14,6 +14,7 @@ import folder_paths
 import torch
 
 from ..comfy_types import Clip, ClipVision, Patcher, Vae
+from ..core_functions import newer
 from .checks import checked
 from .contents import LOADER, Contents, check_finite, read_contents, resampler_config
 from .model import VideoConfig, VideoModel
@@ -79,7 +80,7 @@ def make_model(contents: Contents, state: dict[str, torch.Tensor], disable_dynam
     # ComfyUI 0.12 and newer may stream weights with a class of its own, whose layers take the file's tensors.
     kind = comfy.model_patcher.ModelPatcher
     if not disable_dynamic:
-        kind = getattr(comfy.model_patcher, "CoreModelPatcher", kind)
+        kind = newer(comfy.model_patcher, "CoreModelPatcher", kind)
     patcher = kind(model, load_device=device, offload_device=management.unet_offload_device())
     assign = {"assign": True} if getattr(patcher, "is_dynamic", bool)() else {}
     for module, tensors in ((model.diffusion_model, weights), (model.image_proj_model, resampler)):
