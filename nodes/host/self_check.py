@@ -308,7 +308,7 @@ def _facts(run: GuidedRun) -> list[str]:
     lines = [machine.versions(), f"device {machine.device_line(guider.model_patcher.load_device)}"]
     lines.append(f"model {run.family.title}, {machine.model_line(guider.model_patcher, inner.manual_cast_dtype)}")
     for clip in {id(clip.patcher.model): clip for prompt in run.prompts for clip in prompt.clips}.values():
-        lines.append(f"text encoder {machine.model_line(clip.patcher, None)}")
+        lines.append(f"text encoder {machine.model_line(clip.patcher, torch.float32)}")  # whatever it is kept in
     lines.append(f"VAE {machine.model_line(guidance.vae.patcher, guidance.vae.vae_dtype)}")
     windows = "none" if run.windows is None else f"{run.windows.length} frames"
     judge = (
