@@ -22,7 +22,7 @@ from .checks import check_schedule, evaluates_once_off_schedule
 from .comfy_types import Callback, Executor, Guider, Options, Patcher, Sampler, Vae
 from .decode import FrameDecoder, SliceDecoder
 from .families import family_of
-from .models import ManagedModel
+from .models import ManagedModel, wrapped
 
 KEY = "motionprompt_capture"
 
@@ -58,15 +58,12 @@ class FlowCapture:
 
     def attach(self, model: Patcher) -> Patcher:
         """A clone of a MODEL whose samplings are captured; the video stays as it is."""
-        model = model.clone()
-        for kind, wrapper in (
-            (WrappersMP.OUTER_SAMPLE, self._outer_sample),
-            (WrappersMP.SAMPLER_SAMPLE, self._sampler_sample),
-            (WrappersMP.PREDICT_NOISE, self._predict_noise),
-        ):
-            model.remove_wrappers_with_key(kind, KEY)
-            model.add_wrapper_with_key(kind, KEY, wrapper)
-        return model
+        wrappers = {
+            WrappersMP.OUTER_SAMPLE: self._outer_sample,
+            WrappersMP.SAMPLER_SAMPLE: self._sampler_sample,
+            WrappersMP.PREDICT_NOISE: self._predict_noise,
+        }
+        return wrapped(model, KEY, wrappers)
 
     def _outer_sample(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import comfy.model_management
@@ -62,3 +62,13 @@ def every_module(roots: Iterable[nn.Module]) -> list[nn.Module]:
     finally:
         if collecting:
             gc.enable()
+
+
+def wrapped(model: Patcher, key: str, wrappers: Mapping[str, Callable[..., object]]) -> Patcher:
+    """A clone of a MODEL with these wrappers, by the function of ComfyUI's that they stand around; those that it had
+    under the same key are replaced."""
+    model = model.clone()
+    for kind, wrapper in wrappers.items():
+        model.remove_wrappers_with_key(kind, key)
+        model.add_wrapper_with_key(kind, key, wrapper)
+    return model

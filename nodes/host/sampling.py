@@ -36,6 +36,7 @@ from .guidance import Guidance
 from .guidance_run import GuidedRun
 from .machine import untested
 from .memory import reserved
+from .models import wrapped
 from .progress import curves
 from .status import queued_run, video_identity
 from .steadying import EstimatePatch, without_guides
@@ -58,15 +59,13 @@ class MotionPromptPatch:
 
     def attach(self, model: Patcher) -> Patcher:
         """A clone of a MODEL that is guided wherever it is sampled; an earlier MotionPrompt patch on it is replaced."""
-        model = model.clone()
-        for kind, wrapper in (
-            (WrappersMP.OUTER_SAMPLE, self._outer_sample),
-            (WrappersMP.PREPARE_SAMPLING, self._prepare_sampling),
-            (WrappersMP.SAMPLER_SAMPLE, self._sampler_sample),
-            (WrappersMP.PREDICT_NOISE, self._predict_noise),
-        ):
-            model.remove_wrappers_with_key(kind, KEY)
-            model.add_wrapper_with_key(kind, KEY, wrapper)
+        wrappers = {
+            WrappersMP.OUTER_SAMPLE: self._outer_sample,
+            WrappersMP.PREPARE_SAMPLING: self._prepare_sampling,
+            WrappersMP.SAMPLER_SAMPLE: self._sampler_sample,
+            WrappersMP.PREDICT_NOISE: self._predict_noise,
+        }
+        model = wrapped(model, KEY, wrappers)
         guidance, correction = self.guidance, self.correction
         if correction is None:
             return without_guides(model)
