@@ -144,7 +144,7 @@ def run_train(options: argparse.Namespace) -> None:
     settings = clip_settings(options, config.flows)
     flow_model = load_flow_model(options.flow_model, options.flow_weights).to(options.device)
     real, generated = both_sides(options, flow_model, settings, 0 if options.keep_stills else STILL)
-    state = options.out.with_suffix(".training.safetensors")
+    state = options.out.with_suffix(".training.pt")
     with tqdm(total=options.epochs, desc="training", unit="epoch", disable=None) as bar:
 
         def show(epoch: EpochResult) -> None:

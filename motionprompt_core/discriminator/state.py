@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
-from ..media.files import read_safetensors, write_safetensors
+from ..media.files import written_whole
 from .model import DiscriminatorConfig, FlowDiscriminator
 
 
@@ -49,11 +48,17 @@ class TrainingState:
         schedule: torch.optim.lr_scheduler.LambdaLR,
         generator: torch.Generator,
     ):
-        self.model, self.average = model, average
-        self.optimizer, self.schedule, self.generator = optimizer, schedule, generator
         self.history: list[EpochResult] = []
         self.best: EpochResult | None = None
         self.best_model = copy.deepcopy(model)
+        self._parts: dict[str, Any] = {
+            "model": model,
+            "best": self.best_model,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "generator": _Draws(generator),
+            **({} if average is None else {"average": average.module}),
+        }
 
     def add(self, result: EpochResult, model: FlowDiscriminator) -> None:
         """Notes an epoch's result, and its network if it is the best so far."""
@@ -63,16 +68,10 @@ class TrainingState:
             self.best_model.load_state_dict(model.state_dict())
 
     def save(self, path: str | Path, settings: str) -> None:
-        """Writes the state to a .safetensors, all or nothing; `settings` name the training that it belongs to."""
-        tensors = {f"model.{key}": value for key, value in self.model.state_dict().items()}
-        tensors |= {f"best.{key}": value for key, value in self.best_model.state_dict().items()}
-        if self.average is not None:
-            tensors |= {f"average.{key}": value for key, value in self.average.module.state_dict().items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{key}": value for key, value in moments.items()}
-        tensors["generator"] = self.generator.get_state()
-        history = json.dumps([epoch.to_dict() for epoch in self.history])
-        write_safetensors(tensors, path, {"settings": settings, "history": history})
+        """Writes the state in one step; `settings` name the training that it belongs to."""
+        state = {"settings": settings, "history": [epoch.to_dict() for epoch in self.history]}
+        with written_whole(path) as temporary:
+            torch.save({**state, **{name: part.state_dict() for name, part in self._parts.items()}}, temporary)
 
     def resume(self, path: str | Path, settings: str) -> None:
         """Goes on from `path` if it is there and belongs to the same training.
@@ -82,40 +81,46 @@ class TrainingState:
         """
         if not Path(path).is_file():
             return
-        tensors, header = read_safetensors(path, "checkpoint of a training")
-        if header.get("settings") != settings:
+        state = _read(path)
+        if state["settings"] != settings:
             raise ValueError(
                 f"checkpoint {path} belongs to a training with other clips or settings. Remove it, or name another one."
             )
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
-
-        self.model.load_state_dict(part("model"))
-        self.best_model.load_state_dict(part("best"))
-        if self.average is not None:
-            self.average.module.load_state_dict(part("average"))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("optimizer").items():
-            number, name = key.split(".", 1)
-            moments.setdefault(int(number), {})[name] = value
-        self.generator.set_state(tensors["generator"])
-        self.history[:] = [EpochResult(**values) for values in json.loads(header["history"])]
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.history[:] = [EpochResult(**values) for values in state["history"]]
         self.best = min(self.history, key=lambda epoch: epoch.val_loss)
-        steps = max((int(state["step"]) for state in moments.values()), default=0)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.schedule.last_epoch = steps
-        groups = zip(self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True)
-        for group, lr, factor in groups:
-            group["lr"] = lr * factor(steps)
+
+
+class _Draws:
+    """A generator whose state is saved as a module's is."""
+
+    def __init__(self, generator: torch.Generator):
+        self.generator = generator
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"state": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.generator.set_state(state["state"])
 
 
 def best_so_far(path: str | Path, config: DiscriminatorConfig) -> tuple[FlowDiscriminator, EpochResult] | None:
     """The best network, frozen, and its epoch of a training that was stopped; None if it ended no epoch."""
     if not Path(path).is_file():
         return None
-    tensors, header = read_safetensors(path, "checkpoint of a training")
+    state = _read(path)
     model = FlowDiscriminator(config)
-    model.load_state_dict({key.removeprefix("best."): t for key, t in tensors.items() if key.startswith("best.")})
-    history = [EpochResult(**values) for values in json.loads(header["history"])]
+    model.load_state_dict(state["best"])
+    history = [EpochResult(**values) for values in state["history"]]
     return model.requires_grad_(False).eval(), min(history, key=lambda epoch: epoch.val_loss)
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    """A saved state: tensors, numbers and texts only, so that no file can run code."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged archive raises
+        raise ValueError(
+            f"checkpoint {path} is damaged ({type(error).__name__}). Remove it, and begin anew."
+        ) from error

@@ -73,21 +73,30 @@ def _opened(path: str | Path, what: str) -> Iterator[Any]:
 
 def write_safetensors(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
     """Write `state` to `path` in one step: a crash or a full disk leaves the old file as it was."""
+    with written_whole(path) as temporary:
+        save_file(_separate(state), temporary, metadata=dict(metadata))
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """A file to write in place of `path`, which it becomes if nothing goes wrong.
+
+    Raises:
+        OSError: it could not be written; what was at `path` still is.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
+    temporary = Path(name)
     try:
-        tensors = _separate(state)
-        try:
-            save_file(tensors, temporary, metadata=dict(metadata))
-        except (SafetensorError, OSError) as error:
-            raise OSError(f"{path} could not be written ({error}). Is the disk full? Make room.") from error
-        os.chmod(temporary, 0o644)  # mkstemp makes it private to the user
-        os.replace(temporary, path)
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes it private to the user
+        temporary.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise OSError(f"{path} could not be written ({error}). Is the disk full? Make room.") from error
     finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+        temporary.unlink(missing_ok=True)
 
 
 def _separate(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ def capture_folder(name: str) -> Path:
 
 
 def training_state(name: str) -> Path:
-    return _kept("training") / f"{name}.safetensors"
+    return _kept("training") / f"{name}.pt"
 
 
 def _kept(name: str) -> Path:

@@ -113,7 +113,7 @@ def train(args: argparse.Namespace) -> None:
         held_out=held_out,
         prepare=prepare,
         val_share=0.1,
-        checkpoint=args.out.with_suffix(".training.safetensors"),
+        checkpoint=args.out.with_suffix(".training.pt"),
         on_epoch=lambda e: print(json.dumps(e.to_dict()), flush=True),
     )
     save_discriminator(

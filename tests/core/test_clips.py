@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_a_stopped_training_ends_like_one_that_was_not(sides):
             raise Stop
 
     whole = train_discriminator(*clips, TINY, epochs=4, noise=0.1)
-    file = sides / "state.safetensors"
+    file = sides / "state.pt"
     for _ in range(2):
         with pytest.raises(Stop):
             train_discriminator(*clips, TINY, epochs=4, noise=0.1, checkpoint=file, on_epoch=stop)
@@ -160,6 +161,10 @@ def test_a_stopped_training_ends_like_one_that_was_not(sides):
         assert torch.equal(a, b)
     with pytest.raises(ValueError, match="other clips or settings"):
         train_discriminator(*clips, TINY, epochs=4, noise=0.2, checkpoint=file)
+    for content in (file.read_bytes()[:-100], b"", pickle.dumps(print)):  # cut short, empty, code
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"checkpoint .* is damaged .* Remove it"):
+            train_discriminator(*clips, TINY, epochs=4, noise=0.1, checkpoint=file)
 
 
 @pytest.mark.slow
