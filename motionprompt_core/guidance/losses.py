@@ -10,25 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..media.ops import laplacian
-from .settings import GuidanceSettings
+from .settings import Adversarial, GuidanceSettings
 from .tokens import LearnableTokens
 
 
-def adversarial_loss(logits: Tensor, form: Literal["saturating", "non_saturating"] = "saturating") -> Tensor:
+def adversarial_loss(logits: Tensor, form: Adversarial = "saturating") -> Tensor:
     """How unreal the discriminator finds the motion, averaged over the batch.
 
     Args:
         logits: (B,), unbounded; from `FlowDiscriminator`.
         form: "saturating" is the paper's log(1 - phi): at most 0, unbounded below, and its gradient -phi vanishes where
             the discriminator is sure of a fake. "non_saturating" is -log(phi): at least 0, gradient phi - 1, strongest
-            exactly there (Goodfellow et al. 2014, Sec. 3).
+            exactly there (Goodfellow et al. 2014, Sec. 3). "wasserstein" is minus the logit, gradient -1 everywhere
+            (Arjovsky et al. 2017): what counts is how the score changes, and not the level that it is at.
 
     Returns:
         A scalar; finite for every finite logit.
@@ -37,7 +38,9 @@ def adversarial_loss(logits: Tensor, form: Literal["saturating", "non_saturating
         return F.logsigmoid(-logits).mean()
     if form == "non_saturating":
         return -F.logsigmoid(logits).mean()
-    raise ValueError(f"adversarial loss: form is {form!r}, expected 'saturating' or 'non_saturating'.")
+    if form == "wasserstein":
+        return -logits.mean()
+    raise ValueError(f"adversarial loss: form is {form!r}, expected one of: {', '.join(get_args(Adversarial))}.")
 
 
 def total_variation(flow: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:

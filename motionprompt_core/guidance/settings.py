@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-Adversarial = Literal["saturating", "non_saturating"]
+Adversarial = Literal["saturating", "non_saturating", "wasserstein"]
 OutsideWindow = Literal["plain", "tokens"]
 LossOn = Literal["cond", "cfg"]
 Checkpointing = Literal["auto", "on", "off"]
@@ -196,7 +196,9 @@ class GuidanceSettings:
         "saturating",
         Adversarial,
         "The paper's saturating loss, log(1 - phi), is gentle where the discriminator is sure that the motion is fake; "
-        "non_saturating, -log(phi), pushes hardest there.",
+        "non_saturating, -log(phi), pushes hardest there. wasserstein, minus the score, pushes alike everywhere: for a "
+        "discriminator whose scores tell the better of two versions of a clip, but not one clip from another, as the "
+        "general one's.",
     )
     pairs: int = _number(
         1,

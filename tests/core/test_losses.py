@@ -16,14 +16,16 @@ from motionprompt_core.guidance.losses import (
 )
 from motionprompt_core.media.ops import gaussian_blur
 
-FORMS = ("saturating", "non_saturating")
+FORMS = ("saturating", "non_saturating", "wasserstein")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_adversarial_loss_is_the_formula(form):
     logits = torch.linspace(-4, 4, 9, dtype=torch.float64)
     phi = torch.sigmoid(logits)
-    expected = {"saturating": torch.log(1 - phi), "non_saturating": -torch.log(phi)}[form].mean()
+    expected = {"saturating": torch.log(1 - phi), "non_saturating": -torch.log(phi), "wasserstein": -logits}[
+        form
+    ].mean()
     assert adversarial_loss(logits, form).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
@@ -42,14 +44,18 @@ def test_adversarial_loss_is_finite_for_certain_discriminators(form, logit):
     assert math.isfinite(loss.item()) and math.isfinite(logits.grad.item())
 
 
-def test_only_the_non_saturating_form_has_a_gradient_where_a_fake_is_certain():
-    gradients = {}
+@pytest.mark.parametrize(
+    ("logit", "expected"),
+    [
+        (-12.0, {"saturating": 0, "non_saturating": -1, "wasserstein": -1}),
+        (12.0, {"saturating": -1, "non_saturating": 0, "wasserstein": -1}),
+    ],
+)
+def test_only_wasserstein_pushes_alike_wherever_the_level_lies(logit, expected):
     for form in FORMS:
-        logits = torch.tensor([-12.0], requires_grad=True)
+        logits = torch.tensor([logit], requires_grad=True)
         adversarial_loss(logits, form).backward()
-        gradients[form] = logits.grad.item()
-    assert gradients["saturating"] == pytest.approx(0, abs=1e-5)
-    assert gradients["non_saturating"] == pytest.approx(-1, abs=1e-5)
+        assert logits.grad.item() == pytest.approx(expected[form], abs=1e-5)
 
 
 def test_total_variation_by_hand():
@@ -99,7 +105,7 @@ def test_gradients_agree_with_finite_differences():
 
 
 def test_unknown_choices_and_shapes_are_refused():
-    with pytest.raises(ValueError, match="form is 'hinge', expected 'saturating' or"):
+    with pytest.raises(ValueError, match="form is 'hinge', expected one of: saturating, "):
         adversarial_loss(torch.zeros(1), "hinge")
     with pytest.raises(ValueError, match="reduction is 'max', expected 'mean' or 'sum'"):
         total_variation(torch.zeros(1, 2, 4, 4), "max")
