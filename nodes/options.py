@@ -69,37 +69,35 @@ def settings_inputs() -> list[Any]:
 
 
 def knob_input(name: str) -> Any:
-    """The widget of one setting. Its first choice, or its lowest number, leaves the setting to the preset."""
-    knob, default, own = KNOBS[name], DEFAULTS[name], name in OWN
-    tooltip = knob.text if own else f"{knob.text} {_left_to_the_preset(name)}"
-    if isinstance(default, (bool, str)):
-        choices = ["on", "off"] if isinstance(default, bool) else list(knob.choices)
-        options, default = (choices, default) if own else ([AS_PRESET, *choices], AS_PRESET)
-        return make(io.Combo.Input, name, options=options, default=default, tooltip=tooltip, optional=True)
-    lowest, first = (knob.low, default) if own else (_lowest(name), _lowest(name))
-    highest = knob.high if knob.shown is None else knob.shown
-    limits: dict[str, Any] = {"min": lowest, "max": highest, "default": first, "step": knob.step}
-    limits = {key: type(default)(value) for key, value in limits.items()}
-    kind: Any = io.Int.Input if isinstance(default, int) else io.Float.Input
-    if isinstance(default, float):
-        limits["round"] = knob.step / 1000
-    if own:
-        limits["display_mode"] = io.NumberDisplay.slider
-    return make(kind, name, tooltip=tooltip, optional=True, **limits)
+    """The widget of one setting.
+
+    A setting that presets decide is a menu, also if it is a number: its first choice is the word that leaves it to the
+    preset, which every interface shows as it is. Numbers that the menu does not offer count when a script sends them.
+    """
+    knob, default = KNOBS[name], DEFAULTS[name]
+    common: dict[str, Any] = {"tooltip": knob.text, "optional": True}
+    if name not in OWN:
+        common["tooltip"] += f" {_left_to_the_preset(name)}"
+        return make(io.Combo.Input, name, options=[AS_PRESET, *offered(name)], default=AS_PRESET, **common)
+    if isinstance(default, str):
+        return make(io.Combo.Input, name, options=list(knob.choices), default=default, **common)
+    limits = {"min": float(knob.low), "max": float(knob.shown), "step": knob.step, "round": knob.step / 1000}
+    return make(io.Float.Input, name, default=default, display_mode=io.NumberDisplay.slider, **limits, **common)
 
 
-def _lowest(name: str) -> float:
-    """One step below what a number may be. web/presets.js writes "preset" there, so that nobody has to read it."""
+def offered(name: str) -> list[str]:
+    """What a setting's menu offers beside the preset."""
     knob = KNOBS[name]
-    return knob.low if knob.above else knob.low - knob.step
+    if isinstance(DEFAULTS[name], bool):
+        return ["on", "off"]
+    return list(knob.choices) or [_shown(value) for value in knob.offered]
 
 
 def _left_to_the_preset(name: str) -> str:
     values = {preset: _shown(getattr(PRESETS[preset].settings, name)) for preset in PRESETS}
     same = set(values.values())
     shown = f"{same.pop()} in each" if len(same) == 1 else ", ".join(f"{preset} {v}" for preset, v in values.items())
-    choice = isinstance(DEFAULTS[name], (bool, str))
-    return f"{AS_PRESET if choice else f'Lowest, {_lowest(name):g}'}: the preset's ({shown})."
+    return f"{AS_PRESET}: the preset's ({shown})."
 
 
 def _shown(value: Any) -> str:
@@ -110,7 +108,7 @@ def _shown(value: Any) -> str:
 
 def moved(widgets: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among some widgets that were moved, so that they count in place of the preset's."""
-    return {name: _value(name, value) for name, value in widgets.items() if name in OWN or not _unmoved(name, value)}
+    return {name: _value(name, value) for name, value in widgets.items() if value != AS_PRESET}
 
 
 def settings_from(preset: str, settings: Mapping[str, Any] | None, widgets: Mapping[str, Any]) -> GuidanceSettings:
@@ -123,9 +121,23 @@ def check_settings(values: Mapping[str, Any]) -> None:
     resolve(DEFAULT_PRESET, values)
 
 
-def _unmoved(name: str, value: Any) -> bool:
-    return value == AS_PRESET if isinstance(value, str) else value < KNOBS[name].low or value == _lowest(name)
+def refusal(preset: str | None, **widgets: Any) -> str | bool:
+    """For `validate_inputs`: what is wrong with a sampling node's widgets, or True; None came by a link, for later."""
+    try:
+        resolve(preset or DEFAULT_PRESET, moved({name: value for name, value in widgets.items() if value is not None}))
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def _value(name: str, value: Any) -> Any:
-    return value == "on" if isinstance(DEFAULTS[name], bool) and value in ("on", "off") else value
+    """A menu's text as the setting's type; as it came if it is none, so that the setting's own check refuses it."""
+    default = DEFAULTS[name]
+    if isinstance(default, bool):
+        return value == "on" if value in ("on", "off") else value
+    if isinstance(default, str) or not isinstance(value, str):
+        return value
+    try:
+        return type(default)(value)
+    except ValueError:
+        return value

@@ -12,7 +12,16 @@ from .host.guidance import Guidance
 from .host.sampling import MotionPromptPatch
 from .host.schema import ReportType, SettingsType, make, schema
 from .host.status import node_view
-from .options import check_settings, guidance_inputs, model_inputs, moved, settings_from, settings_inputs
+from .options import (
+    AS_PRESET,
+    check_settings,
+    guidance_inputs,
+    model_inputs,
+    moved,
+    refusal,
+    settings_from,
+    settings_inputs,
+)
 
 
 class MotionPromptKSampler(io.ComfyNode):
@@ -88,6 +97,13 @@ class MotionPromptKSampler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, preset: Any, start: Any = AS_PRESET, stop: Any = AS_PRESET, preserve_detail: Any = AS_PRESET
+    ) -> str | bool:
+        """Before the run, a window that stops before it starts; and numbers that the menus do not offer pass."""
+        return refusal(preset, start=start, stop=stop, preserve_detail=preserve_detail)
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -152,6 +168,13 @@ class ApplyMotionPrompt(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls, preset: Any, start: Any = AS_PRESET, stop: Any = AS_PRESET, preserve_detail: Any = AS_PRESET
+    ) -> str | bool:
+        """Before the run, a window that stops before it starts; and numbers that the menus do not offer pass."""
+        return refusal(preset, start=start, stop=stop, preserve_detail=preserve_detail)
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -187,6 +210,11 @@ class MotionPromptSettings(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, **widgets: Any) -> bool:
+        """ComfyUI would refuse numbers that the menus do not offer; `execute`, which comes at once, checks all."""
+        return True
 
     @classmethod
     def execute(cls, **widgets: Any) -> io.NodeOutput:

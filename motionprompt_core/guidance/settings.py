@@ -19,6 +19,11 @@ Guide = Literal["tokens", "estimate", "both"]
 MODES: tuple[str, ...] = get_args(Mode)
 
 
+# What menus offer: shares of the schedule (0.08 is the paper's), and weights, which act by their order of magnitude.
+SHARES = tuple(sorted({0.08, *(step / 20 for step in range(21))}))
+WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+
+
 @dataclass(frozen=True)
 class Knob:
     """What one setting does and what it may be; the nodes' inputs and the help pages are made from it.
@@ -27,7 +32,8 @@ class Knob:
         text: what it does to the video and when to change it, for whoever sets it.
         low, high: the range of a number, whole if its default is. hint: what an error adds to the range.
         above: `low` itself is not allowed. below: `high` is not.
-        step: of the widget. shown: where the widget ends, if before `high`.
+        offered: the numbers worth trying, for a menu; any other in range counts as well.
+        step, shown: of a slider, and where it ends; for a number that no preset decides.
         choices: what a text may be.
     """
 
@@ -37,8 +43,9 @@ class Knob:
     hint: str = ""
     above: bool = False
     below: bool = False
+    offered: tuple[float, ...] = ()
     step: float = 1
-    shown: float | None = None
+    shown: float = 1
     choices: tuple[str, ...] = ()
 
     def check(self, name: str, value: Any, default: Any) -> None:
@@ -106,7 +113,7 @@ class GuidanceSettings:
         "Where in the schedule guidance begins, as a share of the steps. The very first steps are too noisy to see "
         "motion in.",
         "0 is the first sampling step",
-        step=0.01,
+        offered=SHARES,
     )
     stop: float = _number(
         0.30,
@@ -115,7 +122,7 @@ class GuidanceSettings:
         "Where guidance ends, as a share of the steps. Motion is decided early; later steps cost time and change "
         "detail. At start nothing is guided, and it may not be below.",
         "1 is the end of sampling",
-        step=0.01,
+        offered=SHARES,
     )
     # 0 is the paper, whose motion shrinks.
     preserve_motion: float = _number(
@@ -136,8 +143,7 @@ class GuidanceSettings:
         "initial words. Raise it if guided videos come out blurred; 0 is off and saves one evaluation per guided step, "
         "which it shares with preserve_motion.",
         "0 lets the picture soften",
-        step=0.1,
-        shown=10,
+        offered=(0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0),
     )
     checkpointing: Checkpointing = _choice(
         "auto",
@@ -151,7 +157,7 @@ class GuidanceSettings:
         "Optimiser iterations per guided step. More push harder and cost more time; 5 and more begin to still the "
         "video.",
         "the paper uses 3",
-        shown=10,
+        offered=tuple(range(1, 11)),
     )
     # MinorityPrompt uses 0.01 and 0.001; the paper does not tell.
     learning_rate: float = _number(
@@ -162,7 +168,7 @@ class GuidanceSettings:
         "embeddings of T5 (Wan, LTX-Video) are larger and need more. strength multiplies it.",
         "try 0.01; strength 0 switches the guidance off",
         above=True,
-        step=1e-3,
+        offered=(0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0),
     )
     lambda_disc: float = _number(
         1.0,
@@ -170,8 +176,7 @@ class GuidanceSettings:
         1e6,
         "Weight of the discriminator: motion like that of real videos.",
         "0 leaves this loss out",
-        step=0.05,
-        shown=10,
+        offered=WEIGHTS,
     )
     lambda_tv: float = _number(
         0.1,
@@ -180,8 +185,7 @@ class GuidanceSettings:
         "Weight of smoothness (total variation of the flow, a mean over its pixels). Raise it against warping and "
         "flicker; too much stills the video.",
         "0 leaves this loss out",
-        step=0.01,
-        shown=100,
+        offered=WEIGHTS,
     )
     lambda_reg: float = _number(
         0.1,
@@ -189,8 +193,7 @@ class GuidanceSettings:
         1e6,
         "Weight that keeps the tokens near their initial words. Raise it if colours or content change too much.",
         "0 leaves this loss out",
-        step=0.01,
-        shown=10,
+        offered=WEIGHTS,
     )
     adversarial: Adversarial = _choice(
         "saturating",
@@ -207,7 +210,7 @@ class GuidanceSettings:
         "Frame pairs looked at per iteration. More steady the motion of the whole video and cost decoding time and "
         "memory.",
         "the paper's reading is 1",
-        shown=64,
+        offered=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
     )
     max_gap: int = _number(
         0,
@@ -216,7 +219,7 @@ class GuidanceSettings:
         "Greatest distance between the frames of a pair; 0 is any. 1 looks at neighbouring frames only, as "
         "discriminators are usually trained.",
         "0 lets a pair lie any distance apart",
-        shown=1000,
+        offered=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
     )
     every: int = _number(
         1,
@@ -224,7 +227,7 @@ class GuidanceSettings:
         1000,
         "Guide every m-th step of the window, from its first on: 2 halves the cost.",
         "1 guides each step of the window",
-        shown=100,
+        offered=(1, 2, 3, 4, 5),
     )
     # MinorityPrompt judges the prompt's estimate alone.
     loss_on: LossOn = _choice(
@@ -249,8 +252,7 @@ class GuidanceSettings:
         "Adam's memory of gradient sizes. Lower it if single gradients are far too long.",
         "Adam's usual value is 0.999",
         below=True,
-        step=0.001,
-        shown=0.9999,
+        offered=(0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999),
     )
     grad_clip: float = _number(
         0.0,
@@ -258,8 +260,7 @@ class GuidanceSettings:
         1e9,
         "Greatest norm of the gradient over all tokens; 0 does not clip.",
         "0 does not clip",
-        step=0.1,
-        shown=1e6,
+        offered=(0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
     )
     # Where they came from, for the report; no setting.
     preset: str = field(default="", compare=False)

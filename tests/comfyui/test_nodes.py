@@ -70,25 +70,55 @@ def test_nodes_as_they_are_mean_the_preset(comfy, preset):
 
 def test_every_value_can_be_reached(comfy):
     """One that is unlike every preset's, for each setting, through the widgets' own words and limits."""
-    options = comfy.module("nodes.options")
+    options, knobs = comfy.module("nodes.options"), comfy.module("motionprompt_core.guidance.settings").KNOBS
     wanted, sliders, rest = {}, {}, {}
     for name in ("MotionPromptKSampler", "MotionPromptSettings"):
         for setting, spec in inputs_of(comfy, name).items():
-            if setting not in comfy.module("motionprompt_core.guidance.settings").KNOBS:
+            if setting not in knobs:
                 continue
-            value = spec[1]["options"][-1] if "options" in spec[1] else spec[0][-1] if isinstance(spec[0], list) else (
-                spec[1]["max"]
-            )  # fmt: skip
+            value = menu(spec)[-1] if menu(spec) else spec[1]["max"]
             (sliders if name == "MotionPromptKSampler" else rest)[setting] = value
-            wanted[setting] = False if value == "off" and setting == "fresh_adam" else value
+            offered = knobs[setting].offered
+            wanted[setting] = offered[-1] if offered else False if setting == "fresh_adam" else value
     chosen = options.settings_from("demo", comfy.run("MotionPromptSettings", **rest)[0], sliders).to_dict()
     assert {name: chosen[name] for name in wanted} == wanted
-    assert set(wanted) == set(comfy.module("motionprompt_core.guidance.settings").KNOBS)
+    assert set(wanted) == set(knobs)
 
 
-def test_a_setting_out_of_range_is_refused_by_the_node_that_has_it(comfy):
-    with pytest.raises(ValueError, match=r"iterations is 101, but must be a whole number from 1"):
-        comfy.run("MotionPromptSettings", iterations=101)
+def menu(spec):
+    return spec[0] if isinstance(spec[0], list) else spec[1].get("options")
+
+
+def test_what_presets_decide_is_a_menu_that_offers_every_presets_own_value(comfy):
+    options, presets = comfy.module("nodes.options"), comfy.module("motionprompt_core.guidance.presets").PRESETS
+    inputs = {**inputs_of(comfy, "MotionPromptKSampler"), **inputs_of(comfy, "MotionPromptSettings")}
+    for name in comfy.module("motionprompt_core.guidance.settings").KNOBS:
+        if name in options.OWN:
+            continue
+        assert menu(inputs[name])[0] == inputs[name][1]["default"] == "preset"
+        for preset in presets.values():
+            found = [options.moved({name: text}) for text in menu(inputs[name])]
+            assert {name: getattr(preset.settings, name)} in found, name
+
+
+def test_a_script_may_send_numbers_that_the_menu_does_not_offer(comfy):
+    assert comfy.run("MotionPromptSettings", iterations=7, max_gap="5", lambda_tv=0.37)[0] == {
+        "iterations": 7, "max_gap": 5, "lambda_tv": 0.37,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "shown"), [(101, "101"), ("101", "101"), ("many", "'many'"), ("2.5", "'2.5'")])
+def test_a_setting_out_of_range_is_refused_by_the_node_that_has_it(comfy, value, shown):
+    with pytest.raises(ValueError, match=f"iterations is {shown}, but must be a whole number from 1"):
+        comfy.run("MotionPromptSettings", iterations=value)
+
+
+@pytest.mark.parametrize("name", ["MotionPromptKSampler", "MotionPromptApply"])
+def test_a_window_that_ends_before_it_starts_is_refused_before_the_run(comfy, name):
+    check = comfy.node(name).validate_inputs
+    assert check("demo", start="0.5") is check("paper", start=0.13, stop=None) is check(None) is True
+    assert "The guided window is negative: it starts at 0.5 and stops at 0.3" in check("paper", start="0.5")
+    assert "start is 'soon', but must be a number" in check("paper", start="soon")
 
 
 def test_keywords_that_an_older_core_lacks_are_left_out(comfy):

@@ -77,3 +77,6 @@ def test_a_knob_is_described_and_its_default_is_allowed(name):
     knob = KNOBS[name]
     assert knob.text[0].isupper() and knob.text.endswith(".")
     knob.check(name, DEFAULTS[name], DEFAULTS[name])
+    for value in knob.offered:
+        knob.check(name, value, DEFAULTS[name])
+    assert list(knob.offered) == sorted(set(knob.offered))
