@@ -161,6 +161,21 @@ class Canvas:
             self.page.wait_for_timeout(200)
         return view
 
+    def shown_values(self, kind: str) -> dict[str, str]:
+        """What stands on the menus of the first node of a type, by their names, in either way of drawing nodes."""
+        return self.evaluate(
+            """kind => {
+                const node = window.app.canvas.graph.nodes.find(node => node.type === kind);
+                const drawn = document.querySelector(`.lg-node[data-node-id="${node.id}"]`);
+                const menus = node.widgets.filter(widget => widget.type === "combo");
+                const element = name => [...drawn.querySelectorAll("[role=combobox]")].find(
+                    box => box.closest(".lg-node-widget")?.innerText.startsWith(name));
+                return Object.fromEntries(menus.map(widget => [widget.name,
+                    drawn ? element(widget.name)?.innerText.trim() : String(widget._displayValue ?? widget.value)]));
+            }""",
+            kind,
+        )
+
     def prompt(self) -> dict[str, dict[str, Any]]:
         """What Run would send."""
         return json.loads(self.evaluate("async () => JSON.stringify((await window.app.graphToPrompt()).output)"))

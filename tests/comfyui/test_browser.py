@@ -209,17 +209,13 @@ def test_quickstart_run_from_the_canvas_ends_with_pictures_curves_and_lines_on_i
     assert canvas.errors == []
 
 
-def test_a_number_that_is_left_to_the_preset_says_so(classic: Canvas) -> None:
-    look = """([type, name, value]) => {
-        const widget = LiteGraph.createNode(type).widgets.find(widget => widget.name === name)
-        const before = widget._displayValue
-        widget.value = value
-        return [before, Number(widget._displayValue)]
-    }"""
-    for node, name, value in (("MotionPromptKSampler", "start", 0.25), ("MotionPromptSettings", "iterations", 4)):
-        assert classic.evaluate(look, [node, name, value]) == ["preset", value]
-    steps = "() => LiteGraph.createNode('MotionPromptKSampler').widgets.find(w => w.name === 'steps')._displayValue"
-    assert classic.evaluate(steps) != "preset"
+def test_what_is_left_to_the_preset_says_so_in_both_canvases(canvas: Canvas, quickstart: Path) -> None:
+    canvas.drop(quickstart)
+    canvas.fit()
+    shown = canvas.shown_values("MotionPromptKSampler")
+    left = {name: shown[name] for name in ("mode", "guide", "start", "stop", "preserve_detail")}
+    assert left == dict.fromkeys(left, "preset") and shown["preset"] == "demo"
+    assert canvas.errors == []
 
 
 def test_what_a_run_shows_is_in_no_workflow_and_survives_a_reload(
