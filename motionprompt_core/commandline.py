@@ -26,7 +26,7 @@ def run_commands(program: str, description: str, families: tuple[ModuleType, ...
     options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"{parser.prog} {options.command}: {error}", file=sys.stderr)
         return 2
     except MemoryError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,11 +10,10 @@ from torch import Tensor
 from torchvision.utils import flow_to_image
 
 from .guidance.report import FlowSample, GuidanceReport
+from .media.figure import new_figure, pixels
 
 if TYPE_CHECKING:
     from .discriminator.state import EpochResult
-
-DPI = 100
 
 
 def draw_report(report: GuidanceReport) -> Tensor:
@@ -23,7 +22,7 @@ def draw_report(report: GuidanceReport) -> Tensor:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure, pixels = _canvas(12, 7)
+    figure = new_figure(12, 7)
     losses, phi, drift, before, after, text = figure.subplots(2, 3).flat
     iterations = [(step, iteration) for step in report.steps for iteration in step.iterations]
     parts = [{"loss": iteration.loss, **iteration.losses} for _, iteration in iterations]
@@ -34,7 +33,7 @@ def draw_report(report: GuidanceReport) -> Tensor:
     _flow(before, after, report.flow[-1] if report.flow else None)
     text.axis("off")
     text.text(0, 1, report.summary(), va="top", family="monospace", fontsize=8, wrap=True)
-    return pixels()
+    return pixels(figure)
 
 
 def draw_training(history: Sequence[EpochResult]) -> Tensor:
@@ -43,7 +42,7 @@ def draw_training(history: Sequence[EpochResult]) -> Tensor:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure, pixels = _canvas(8, 3.5)
+    figure = new_figure(8, 3.5)
     losses, measured = figure.subplots(1, 2)
     epochs = [epoch.epoch + 1 for epoch in history]
     quality = {"auroc": "AUROC", "accuracy": "accuracy", "calibration_error": "calibration error"}
@@ -60,26 +59,7 @@ def draw_training(history: Sequence[EpochResult]) -> Tensor:
         axes.set_xlabel("epoch (grey line: the best)", fontsize=8)
         axes.legend(fontsize=8)
     measured.set_ylim(0, 1)
-    return pixels()
-
-
-def _canvas(width: float, height: float) -> tuple[Any, Callable[[], Tensor]]:
-    """A figure of this size in inches, and what turns it into pixels (H, W, 3)."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("The report's picture needs matplotlib: pip install matplotlib, then restart.") from error
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-
-    def pixels() -> Tensor:
-        canvas.draw()
-        values = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
-        columns, rows = canvas.get_width_height()
-        return values.reshape(rows, columns, 4)[..., :3].float() / 255
-
-    return figure, pixels
+    return pixels(figure)
 
 
 def _curves(axes: Any, points: Sequence[Mapping[str, float | None]], starts: Sequence[int], title: str) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..media.figure import new_figure, pixels
 from .measure import MeasuredVideo
 
 # metric -> what is better (+1 higher, -1 lower, 0 neither), and whose formula it is
@@ -108,13 +108,7 @@ def draw(clips: Sequence[Clip]) -> Tensor:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("The plot needs matplotlib: pip install matplotlib, then restart.") from error
-    figure = Figure(figsize=(12, 7), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(12, 7)
     grid = figure.add_gridspec(2, 2)
     change, speed, text = (
         figure.add_subplot(grid[0, 0]),
@@ -133,7 +127,4 @@ def draw(clips: Sequence[Clip]) -> Tensor:
         axes.legend(fontsize=8)
     text.axis("off")
     text.text(0, 1, table(clips), va="top", family="monospace", fontsize=8)
-    canvas.draw()
-    pixels = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
-    width, height = canvas.get_width_height()
-    return pixels.reshape(height, width, 4)[..., :3].float() / 255
+    return pixels(figure)

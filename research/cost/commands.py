@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from motionprompt_core.guidance.modes import COMPUTE_MODES
+from motionprompt_core.media.figure import new_figure, save
 
 from . import animatediff, demo
 from .measure import fused_attention
@@ -178,11 +179,7 @@ def measure_device(subject: Any) -> list[dict[str, Any]]:
 
 def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """One panel per quantity: operations over plain sampling, and peak memory."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.6 * len(found), 4.4), dpi=70, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.6 * len(found), 4.4, dpi=70)
     axes = figure.subplots(2, len(found), sharey="row")
     for column, (what, rows) in enumerate(found.items()):
         for name in dict.fromkeys(row["name"] for row in rows):
@@ -196,5 +193,4 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes[0][0].set_ylabel("operations, times plain")
     axes[1][0].set_ylabel("peak of an evaluation, GiB")
     axes[0][0].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    save(figure, path)

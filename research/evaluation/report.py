@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from motionprompt_core.media.figure import new_figure, save
+
 from .summary import KEPT, METRICS, QUALITY
 
 BETTER = {1: "higher", -1: "lower", 0: "unchanged"}
@@ -201,16 +203,10 @@ def draw(summary: dict[str, Any], path: Path) -> None:
     """Writes a picture: coherence and motion of every arm against plain, and coherence against cost.
 
     Raises:
-        ValueError: matplotlib is not installed.
+        ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("the report's plots need matplotlib: pip install matplotlib.") from error
     names = [name for name in summary["arms"] if name != "plain"]
-    figure = Figure(figsize=(13, 1.6 + 0.32 * len(names)), dpi=80, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 1.6 + 0.32 * len(names), dpi=80)
     left, middle, right = figure.subplots(1, 3)
     for axes, metric, title in (
         (left, "coherence", "coherence minus plain (deviations)"),
@@ -234,5 +230,4 @@ def draw(summary: dict[str, Any], path: Path) -> None:
     right.axhline(0, color="0.6", linewidth=1)
     right.set_xlabel(f"{'operations' if counted else 'processor time'}, ratio to plain", fontsize=8)
     right.set_title("coherence against cost", fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    save(figure, path)
