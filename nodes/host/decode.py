@@ -19,6 +19,7 @@ from torch import Tensor
 from ...motionprompt_core.guidance.decoding import VideoDecoder
 from .checkpoints import checkpointed
 from .comfy_types import BaseModel, Conds, LatentFormat, Vae
+from .gradients import attached
 from .networks import decoder_blocks
 
 # Latents decoded before a wanted one; Frame Guidance (arXiv 2506.07177) decodes a frame from about four latents.
@@ -44,7 +45,8 @@ class _Pictures:
     def __call__(self, latents: Tensor) -> Tensor:
         """Pictures, nominally in [0, 1], of latents as the model sees them."""
         raw = self.model.process_latent_out(latents).to(device=self.vae.device, dtype=self.vae.vae_dtype)
-        pictures = self.vae.first_stage_model.decode(raw).float()
+        with attached():
+            pictures = self.vae.first_stage_model.decode(raw).float()
         return (pictures * self.slope + self.offset).to(latents.device)
 
     def encode(self, pictures: Tensor) -> Tensor:
@@ -165,9 +167,21 @@ class SliceDecoder(VideoDecoder):
         for first, last in self.slices(len(x0), frames):
             with fixed_noise(self.decode.vae.device):
                 pictures = self.decode(self.as_model(x0[first : last + 1]))[0]
+            self._check_number(last + 1 - first, pictures.shape[1])
             start = first * self.factor
             found |= {f: pictures[:, f - start] for f in frames if start <= f <= last * self.factor and f not in found}
         return torch.stack([found[frame] for frame in frames])
+
+    def _check_number(self, latents: int, frames: int) -> None:
+        """
+        Raises:
+            ValueError: so many latents give another number of frames than the VAE says.
+        """
+        if frames != self.num_frames(latents):
+            raise ValueError(
+                f"The VAE made {frames} frames of {latents} latents, where it says that it makes "
+                f"{self.num_frames(latents)}, so its frames cannot be told apart. Use the model's own video VAE."
+            )
 
     def encode(self, frames: Tensor) -> Tensor:
         """Latents (T, C, h, w) of a whole video (F, 3, H, W), nominally in [0, 1]; F as `num_frames` of some T.

@@ -137,6 +137,25 @@ class normal_tensors(TorchFunctionMode):
         return result
 
 
+class attached(TorchFunctionMode):
+    """Within it nothing is cut off from its graph: `detach` gives its tensor back.
+
+    For networks that are given, such as ComfyUI's tiny video autoencoders (TAEHV), which detach their memory of earlier
+    frames. What they compute stays the same, so that its slope is then the whole one.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Any = None,
+    ) -> object:
+        if func in (Tensor.detach, torch.detach) and torch.is_grad_enabled():
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _needs_gradient(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.requires_grad
