@@ -13,16 +13,52 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+from ..tiny import TEXT
 
 ROOT = Path(__file__).resolve().parents[3]
 # Loss in fp32 has 7 digits, of which a smaller step would leave too few.
 EPSILON = 8e-3
 # The least that shows everything.
 FRAMES, SAMPLING = 2, {"steps": 2, "cfg": 1.0}
+NATIVE = ("lavie", "videocrafter2", "dynamicrafter")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What models a combination has.
+
+    Args:
+        lent: those whose weights are lent. how: "dynamic", or "streamed" as where a model is loaded in part.
+        family: of `NATIVE`, or "" for Stable Diffusion 1.5. motion: AnimateDiff's version, if any.
+        control: with a ControlNet. file: type of the model's weights, if not that which it computes in.
+    """
+
+    lent: str = "model, text encoder, vae, controlnet"
+    how: str = "dynamic"
+    family: str = ""
+    motion: str = ""
+    control: bool = False
+    file: str = ""
+    compute: str = "fp32"
+
+
+@dataclass
+class Models:
+    model: Any
+    clip: Any
+    vae: Any
+    control: Any = None
+
+    def patchers(self) -> list[Any]:
+        found = [self.model, self.clip.patcher, self.vae.patcher]
+        return found if self.control is None else [*found, self.control.control_model_wrapped]
 
 
 class World:
@@ -41,6 +77,7 @@ class World:
 
         from ..inprocess import InProcessComfy
         from ..tiny import Tiny
+        from ..tiny_family import TinyFamily
 
         self.comfy = InProcessComfy.get(comfyui, base)
         _pretend(aimdo.Stream)
@@ -48,33 +85,13 @@ class World:
         for pack in sorted((Path(__file__).parents[1] / "packs").glob("*/__init__.py")):
             self.comfy.load_pack(pack.parent)
         self.comfy.load_pack(animatediff(comfyui))
-        self.tiny, self.node = Tiny(self.comfy), self.comfy.node("TinyVideoModel")()
-        self.classic = self.tiny.model, self.tiny.clip, self.tiny.vae
-        self.made: dict[Any, tuple[Any, Any, Any]] = {}
+        self.make_models = sys.modules[self.comfy.node("TinyVideoModel").__module__]
+        first = Tiny(self.comfy)
+        native = {name: TinyFamily(self.comfy, name, first.flow, first.discriminator) for name in NATIVE}
+        self.tinies = {"": first, **native}
+        self.tiny: Any = first
+        self.made: dict[Any, Models] = {}
         self.references: dict[Any, torch.Tensor] = {}
-
-    def _use(self, models: tuple[Any, Any, Any]) -> None:
-        self.tiny.model, self.tiny.clip, self.tiny.vae = models
-        self.tiny.learnable = self.tiny.prompt()
-        self.tiny.plain, self.tiny.negative = self.tiny.encode("a (red:1.2) ball rolling"), self.tiny.encode("blurry")
-
-    def dynamic(self, lent: str, file: str, compute: str) -> tuple[Any, Any, Any]:
-        """The tiny models anew, of which those named have their weights lent."""
-        from comfy.model_patcher import ModelPatcherDynamic
-
-        with torch.inference_mode():
-            model, clip, vae = self.node.make(compute, 0)
-            if file:
-                weights = self.node.make(file, 0)[0].model.diffusion_model.state_dict()
-                model.model.diffusion_model.load_state_dict(weights, assign=True)
-            model = ModelPatcherDynamic(model.model, model.load_device, model.offload_device)
-            for name, holder in (("text encoder", clip), ("vae", vae)):
-                old = holder.patcher
-                if name in lent:
-                    holder.patcher = ModelPatcherDynamic(old.model, old.load_device, torch.device("cpu"))
-                    holder.patcher.__dict__.update({key: old.__dict__[key] for key in ("is_clip", "hook_mode")})
-                    holder.patcher.set_model_compute_dtype(torch.float32)
-        return model, clip, vae
 
     def cell(
         self,
@@ -83,84 +100,117 @@ class World:
         mode: str = "exact",
         lora: bool = False,
         motion: str = "",
-        lent: str = "model, text encoder, vae",
-        file: str = "",
-        compute: str = "fp32",
         pressure: float = 0.1,
+        **what: Any,
     ) -> dict[str, Any]:
-        """One combination: slopes, and whether plain sampling is what the classic patcher gives.
+        """One combination: slopes, and whether plain sampling is what it is where weights are the layers' own.
 
         In bf16 differences are noise; there the gradient is compared with that of the classic patcher.
 
         Args:
             budget: share of the weights that finds room. pressure: see aimdo.py.
-            lent: which models are. file: type of the model's weights, if not that which it computes in.
+            what: the models, see `Kind`.
         """
+        kind = Kind(motion=motion, **what)
+        self.tiny = self.tinies[kind.family]
         self.vram.reset(1 << 60)
-        models = self.models(lent, file, compute, motion)
-        patchers = [models[0], models[1].patcher, models[2].patcher]
-        reference = self.plain(file, compute, lora, motion)
-        model = self._patched(models[0], lora, motion)
-        room = budget * sum(patcher.model_size() for patcher in patchers if patcher.is_dynamic())
+        models = self.models(kind)
+        reference = self.plain(kind, lora)
+        model = self._patched(self.use(models), lora, motion)
+        room = budget * sum(patcher.model_size() for patcher in models.patchers() if patcher.is_dynamic())
         self.vram.reset(int(room), pressure if budget < 1 else 0.0)
+        streamed = [patcher for patcher in models.patchers() if hasattr(patcher.model, "share")]
+        for patcher in streamed:
+            patcher.model.share = budget
         before = self.stock(model)
         options = {"latent_image": self.tiny.latent(FRAMES), **SAMPLING}
         settings = {"mode": mode, "checkpointing": checkpointing, "stop": 1 / SAMPLING["steps"]}
-        if file and compute == "bf16":
-            found = self.gradient_error(model, (file, compute, lora, motion), settings, options)
+        if kind.file and kind.compute == "bf16":
+            found = self.gradient_error(model, kind, lora, settings, options)
         else:
-            (found,) = self.tiny.slopes(model=model, settings=settings, epsilon=EPSILON, **options)
+            (found,) = self.tiny.slopes(model=model, settings=settings, epsilon=self.epsilon(), **options)
         after = self.stock(model)
         return {
             **found,
             "plain": [bool(torch.equal(found, reference)) for found in (before, after)],
-            "evicted": self.vram.evicted,
+            "lent": self.vram.evicted + sum(patcher.model.model_lowvram for patcher in streamed),
         }
 
-    def models(self, lent: str, file: str, compute: str, motion: str) -> tuple[Any, Any, Any]:
-        """The lent models, used by `tiny` from now on; weights are the same each time.
+    def epsilon(self) -> float:
+        """Length of the differences, by the tokens' size where a family says one."""
+        return max(EPSILON, getattr(self.tiny, "epsilon", 0.0))
+
+    def models(self, kind: Kind) -> Models:
+        """The models, whose weights are the same each time; made once.
 
         One for each motion model: a model that was sampled with it and without it has swapped noise levels (a fault
         of ComfyUI's, #16490).
         """
-        key = lent, file, compute, motion
-        if key not in self.made:
-            self.made[key] = self.dynamic(lent, file, compute)
-        self._use(self.made[key])
-        return self.made[key]
+        if kind not in self.made:
+            with torch.inference_mode():
+                self.made[kind] = self._make(kind)
+        return self.made[kind]
+
+    def _make(self, kind: Kind) -> Models:
+        lend = _patchers()
+
+        def patcher(part: str) -> Any:
+            return lend[kind.how if part in kind.lent else "classic"]
+
+        def made(part: str, make: Any) -> Any:
+            """What takes the class that ComfyUI has for its models."""
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("comfy.model_patcher.CoreModelPatcher", patcher(part))
+                return make()
+
+        tiny = self.make_models.models
+        if kind.family:
+            model = made("model", self.tiny.tiny.FAMILY[0])
+        else:
+            model = self.comfy.node("TinyVideoModel")().make(kind.compute, 0)[0]
+            if kind.file:
+                own = self.comfy.node("TinyVideoModel")().make(kind.file, 0)[0].model.diffusion_model.state_dict()
+                model.model.diffusion_model.load_state_dict(own, assign="model" in kind.lent)
+            model = patcher("model")(model.model, model.load_device, model.offload_device)
+        clip, vae = made("text encoder", tiny.tiny_clip), made("vae", tiny.tiny_vae)
+        return Models(model, clip, vae, made("controlnet", tiny.tiny_controlnet) if kind.control else None)
+
+    def use(self, models: Models) -> Any:
+        """Have `tiny` use these models, and encode its prompts with them. Returns the MODEL."""
+        tiny = self.tiny
+        tiny.model, tiny.clip, tiny.vae = models.model, models.clip, models.vae
+        tiny.learnable, tiny.plain, tiny.negative = tiny.prompt(), tiny.encode(TEXT), tiny.encode("blurry")
+        if models.control is not None:
+            hint = torch.rand(FRAMES, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+            for name in ("learnable", "plain"):
+                given = {"conditioning": getattr(tiny, name), "control_net": models.control, "image": hint}
+                setattr(tiny, name, self.comfy.run("ControlNetApply", strength=1.0, **given)[0])
+        return models.model
 
     @contextmanager
-    def classically(self, file: str, compute: str) -> Iterator[Any]:
+    def classically(self, kind: Kind) -> Iterator[Any]:
         """Within it `tiny` uses models whose weights are theirs, in the file's type cast to that of the computation."""
-        used = self.tiny.model, self.tiny.clip, self.tiny.vae
-        key = "classic", file, compute
-        if key not in self.made:
-            model = self.node.make(compute, 0)[0] if compute != "fp32" or file else self.classic[0]
-            if file:
-                weights = self.node.make(file, 0)[0].model.diffusion_model.state_dict()
-                model.model.diffusion_model.load_state_dict(weights)
-            self.made[key] = model, *self.classic[1:]
-        self._use(self.made[key])
         try:
-            yield self.tiny.model
+            yield self.use(self.models(replace(kind, lent="", motion="")))
         finally:
-            self._use(used)
+            self.use(self.models(kind))
 
-    def plain(self, file: str, compute: str, lora: bool, motion: str) -> torch.Tensor:
+    def plain(self, kind: Kind, lora: bool) -> torch.Tensor:
         """Latents of the classic patcher."""
-        key = file, compute, lora, motion
+        key = replace(kind, lent=""), lora
         if key not in self.references:
-            with self.classically(file, compute) as model:
-                self.references[key] = self.stock(self._patched(model, lora, motion))
+            with self.classically(kind) as model:
+                self.references[key] = self.stock(self._patched(model, lora, kind.motion))
         return self.references[key]
 
-    def gradient_error(self, model: Any, key: Any, settings: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    def gradient_error(
+        self, model: Any, kind: Kind, lora: bool, settings: dict[str, Any], options: dict[str, Any]
+    ) -> dict[str, Any]:
         """Of the gradient, beside that of the classic patcher: lengths, and the cosine between them."""
-        file, compute, lora, motion = key
         options = {**options, **settings, "start": 0.0, "lambda_reg": 0.0}
         (found,) = self.tiny.gradients(model=model, **options)
-        with self.classically(file, compute) as classic:
-            (exact,) = self.tiny.gradients(model=self._patched(classic, lora, motion), **options)
+        with self.classically(kind) as classic:
+            (exact,) = self.tiny.gradients(model=self._patched(classic, lora, kind.motion), **options)
         cosine = torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0)
         return {"autograd": float(found.norm()), "classic": float(exact.norm()), "cosine": float(cosine)}
 
@@ -173,6 +223,25 @@ class World:
             weights = {k: w for k, w in model.model.state_dict().items() if k.endswith("attn2.to_v.weight")}
             model.add_patches({k: (0.05 * torch.randn(w.shape, generator=noise),) for k, w in weights.items()})
         return self.tiny.animatediff(motion, model) if motion else model
+
+
+def _patchers() -> dict[str, type]:
+    """ComfyUI's classes for a model, by how its weights are had."""
+    from comfy.model_patcher import ModelPatcher, ModelPatcherDynamic
+
+    class Streamed(ModelPatcher):
+        """Loaded in part, as with little video memory and without dynamic VRAM: the rest is streamed layer by layer."""
+
+        def __init__(self, model: Any, *args: Any, **kwargs: Any):
+            super().__init__(model, *args, **kwargs)
+            if not hasattr(model, "share"):
+                model.share = 1.0
+
+        def load(self, device_to: Any = None, lowvram_model_memory: float = 0, **how: Any) -> None:
+            room = max(0.1, self.model.share * self.model_size())
+            super().load(device_to, lowvram_model_memory=room, **{**how, "full_load": False})
+
+    return {"classic": ModelPatcher, "dynamic": ModelPatcherDynamic, "streamed": Streamed}
 
 
 def _pretend(stream: type) -> None:
