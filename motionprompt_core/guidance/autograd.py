@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 
-def save_copies() -> AbstractContextManager[None]:
-    """Within it, autograd keeps copies of intermediate results instead of references.
+def not_a_leaf(tensor: Tensor) -> bool:
+    """Whether it is an intermediate result, and no weight."""
+    return not tensor.is_leaf
+
+
+def save_copies(which: Callable[[Tensor], bool] = not_a_leaf) -> AbstractContextManager[None]:
+    """Within it, autograd keeps copies of what it saves instead of references.
 
     Layers that change a tensor in place after another operation saved it for the backward pass (`x += attention(x)`
-    in CLIP and T5 implementations) are then differentiable. Costs the memory of the copies. Weights (leaves) are not
-    copied.
+    in CLIP and T5 implementations) are then differentiable. Costs the memory of the copies.
+
+    Args:
+        which: those to copy; by default intermediate results.
     """
-    return torch.autograd.graph.saved_tensors_hooks(_copy_unless_leaf, lambda saved: saved)
-
-
-def _copy_unless_leaf(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_leaf else tensor.clone()
+    return torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: tensor.clone() if which(tensor) else tensor, lambda saved: saved
+    )
 
 
 @contextmanager

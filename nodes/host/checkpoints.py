@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
+from .hooks import HookedWeights
+
 # Where AnimateDiff-Evolved puts its GroupNorm over all frames (motion models v1 and v2).
 _GROUP_NORMS = (
     (torch.nn.GroupNorm, "forward"),
@@ -31,6 +33,7 @@ def checkpointed(
     again: Callable[[], AbstractContextManager[object]],
     in_place: bool = False,
     whole: bool = False,
+    hooked: HookedWeights | None = None,
 ) -> Iterator[None]:
     """Within it these blocks are checkpointed.
 
@@ -40,12 +43,13 @@ def checkpointed(
             thread.
         in_place: the blocks change their input in place (transformers do); takes more memory when run again.
         whole: for a network whose blocks are checkpointed as well: keeps nothing of them until it is run again.
+        hooked: the weights that change from one prompt to the next, if any do.
     """
     found = list(found)
     kind = _WholeCheckpoint if whole else _InPlaceCheckpoint if in_place else _Checkpoint
     try:
         for block in found:
-            block.__dict__["forward"] = kind(block, block.forward, again)
+            block.__dict__["forward"] = kind(block, block.forward, again, hooked)
         yield
     finally:
         for block in found:
@@ -58,19 +62,24 @@ class _Checkpoint:
     """A block's forward, run under a checkpoint."""
 
     def __init__(
-        self, block: nn.Module, forward: Callable[..., Any], again: Callable[[], AbstractContextManager[object]]
+        self,
+        block: nn.Module,
+        forward: Callable[..., Any],
+        again: Callable[[], AbstractContextManager[object]],
+        hooked: HookedWeights | None = None,
     ):
         self.block = block
         self.forward = forward
         self.was_own = "forward" in block.__dict__
         self.again = again
+        self.hooked = hooked
 
     def __call__(self, *args: Any, **kwargs: Any) -> object:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
         args = tuple(_copy(arg) for arg in args)
-        seen = _World(self.block, args, kwargs)
+        seen = _World(self.block, args, kwargs, self.hooked)
         first = True
 
         def run(*args: Any, **kwargs: Any) -> object:
@@ -92,14 +101,14 @@ class _InPlaceCheckpoint(_Checkpoint):
             return self.forward(*args, **kwargs)
         # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
         args = tuple(_copy(arg) for arg in args)
-        seen = _World(self.block, args, kwargs)
+        seen = _World(self.block, args, kwargs, self.hooked)
 
         def again() -> None:
             with self.again(), seen.restored():
                 self.forward(*(_copy(_shallow(arg)) for arg in seen.filled(args)), **seen.keywords)
 
         # Transformers change their input in place.
-        with _Recomputed(again).saved_tensors():
+        with _Recomputed(again, seen.put_weights_back).saved_tensors():
             return self.forward(*(_copy(arg) for arg in args), **kwargs)
 
 
@@ -111,7 +120,7 @@ class _WholeCheckpoint(_Checkpoint):
             return self.forward(*args, **kwargs)
         leaves, structure = tree_flatten((args, kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
-        seen = _World(self.block, (), {})
+        seen = _World(self.block, (), {}, self.hooked)
 
         def run(*inputs: Tensor) -> Tensor:
             filled = list(leaves)
@@ -149,8 +158,9 @@ class _Recomputed:
     layers go on to change those tensors in place.
     """
 
-    def __init__(self, again: Callable[[], None]):
+    def __init__(self, again: Callable[[], None], put_weights_back: Callable[[], None]):
         self.again = again
+        self.put_weights_back = put_weights_back
         self.count = 0
         self.found: dict[int, Tensor] = {}
 
@@ -165,6 +175,7 @@ class _Recomputed:
 
     def _tensor(self, saved: Tensor | int) -> Tensor:
         if isinstance(saved, Tensor):
+            self.put_weights_back()
             return saved
         if saved not in self.found:
             self._run_again()
@@ -191,7 +202,10 @@ class _World:
     """What surrounds a block when it runs: options, GroupNorm, the plain attributes of its layers, and the random
     numbers that layers draw (token merging, tiles of changing size)."""
 
-    def __init__(self, block: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]):
+    def __init__(
+        self, block: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], hooked: HookedWeights | None
+    ):
+        self.hooked, self.hooks = hooked, None if hooked is None else hooked.hooks
         self.options = {i: _shallow(arg) for i, arg in enumerate(args) if type(arg) is dict}
         self.keywords = {name: _shallow(value) for name, value in kwargs.items()}
         self.norms = [kind.__dict__[name] for kind, name in _GROUP_NORMS]
@@ -202,11 +216,17 @@ class _World:
     def filled(self, args: tuple[object, ...]) -> list[object]:
         return [self.options.get(i, arg) for i, arg in enumerate(args)]
 
+    def put_weights_back(self) -> None:
+        """Those of the LoRA hooks; they stay, as the backward pass through the block comes next."""
+        if self.hooked is not None:
+            self.hooked.put_back(self.hooks)
+
     @contextmanager
     def restored(self) -> Iterator[None]:
         norms = [kind.__dict__[name] for kind, name in _GROUP_NORMS]
         layers = [(layer, _plain(layer)) for layer, _ in self.layers]
         numbers = _random_numbers(self.device)
+        self.put_weights_back()
         self._put(self.norms, self.layers)
         _draw_from(self.device, self.numbers)
         try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from comfy.hooks import EnumHookType
 from torch import Tensor
 
-from .comfy_types import CondLists, Sampler
+from .comfy_types import Sampler
 from .guidance import Guidance
 
 
@@ -22,21 +21,6 @@ def check_sampler(sampler: Sampler) -> None:
         raise ValueError(
             "MotionPrompt: dpm_adaptive chooses its own steps, so it cannot be promised which of them are guided. "
             "Choose another sampler, such as dpmpp_2m, or set strength to 0."
-        )
-
-
-def check_hooks(conds: CondLists) -> None:
-    """Raise ValueError for positive prompts whose LoRA hooks differ: ComfyUI changes the model's weights from one to
-    the next, and the backward pass would read those of the last."""
-    sets: list[list[object]] = []
-    for cond in conds.get("positive", ()):
-        hooks = getattr(cond.get("hooks"), "hooks", ())
-        sets.append([hook for hook in hooks if getattr(hook, "hook_type", None) == EnumHookType.Weight])
-    if any(found != sets[0] for found in sets):
-        raise ValueError(
-            "MotionPrompt: the positive prompts have different LoRA hooks, so the model's weights change from one to "
-            "the next and the guidance would be wrong. Give all of them the same hooks (Set Hooks after Combine), or "
-            "use a LoRA loader."
         )
 
 

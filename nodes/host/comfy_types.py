@@ -59,6 +59,7 @@ class BaseModel(Protocol):
     model_sampling: ModelSampling
     manual_cast_dtype: torch.dtype | None
     device: torch.device
+    current_patcher: Any  # the ModelPatcher that samples, with its hooks
 
     def extra_conds(self, **kwargs: object) -> dict[str, object]: ...
     def get_dtype(self) -> torch.dtype: ...

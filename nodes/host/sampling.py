@@ -25,7 +25,7 @@ from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.schedule import guided_steps
 from .activity import check_activity
-from .checks import check_discriminator, check_hooks, check_sampler, check_schedule
+from .checks import check_discriminator, check_sampler, check_schedule
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, options_of
 from .conds import find_prompts, plain_conds, resolved
 from .core_functions import check_core
@@ -131,7 +131,6 @@ class MotionPromptPatch:
         check_core()
         prompts = find_prompts(conds)
         check_sampler(sampler)
-        check_hooks(conds)
         model = guider.model_patcher.model
         family = family_of(model)
         family.check_latents(noise)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import comfy.model_management
 import torch
 from torch import Tensor, nn
 
-from ...motionprompt_core.guidance.autograd import constant_layers, save_copies
+from ...motionprompt_core.guidance.autograd import constant_layers, not_a_leaf, save_copies
 from ...motionprompt_core.guidance.modes import describe, oom_fallback
 from ...motionprompt_core.guidance.optimise import PromptOptimiser
 from ...motionprompt_core.guidance.record import guide_step
@@ -30,6 +30,7 @@ from .gradients import (
     out_of_memory,
 )
 from .guidance_run import GuidedRun
+from .hooks import HookedWeights, weights_change
 from .memory import gradient_memory
 from .models import free_memory, modules_of
 from .progress import Progress, previewer_of
@@ -67,6 +68,7 @@ class StepPass:
         # ControlNets' outputs are added to skip connections in place. Other models that change what was kept for the
         # backward pass are found out by the error that it raises.
         self.copies = any("control" in cond for entries in run.guider.conds.values() for cond in entries)
+        self.hooked = HookedWeights(run.guider.inner_model) if weights_change(run.guider.conds) else None
 
     def __enter__(self) -> StepPass:
         self._conds, self.run.now = self.guider.conds, self
@@ -177,12 +179,20 @@ class StepPass:
         with ExitStack() as stack:
             if on:
                 network = self.guider.inner_model.diffusion_model
-                blocks = self.run.family.blocks(network)
-                stack.enter_context(checkpointed(blocks, normal_tensors, in_place=self.run.family.in_place))
+                blocks, hooked = self.run.family.blocks(network), self.hooked
+                in_place = self.run.family.in_place
+                stack.enter_context(checkpointed(blocks, normal_tensors, in_place=in_place, hooked=hooked))
                 if self.run.windows is not None:  # else the blocks of all windows are kept
-                    stack.enter_context(checkpointed([network], normal_tensors, whole=True))
+                    stack.enter_context(checkpointed([network], normal_tensors, whole=True, hooked=hooked))
                 stack.enter_context(self.run.decoder.checkpointed(normal_tensors))
             yield
+
+    def saving(self) -> AbstractContextManager[None]:
+        """Autograd keeps copies of what changes before the backward pass."""
+        if self.hooked is None:
+            return save_copies() if self.copies else nullcontext()
+        changes, copies = self.hooked.among(), self.copies
+        return save_copies(lambda tensor: changes(tensor) or (copies and not_a_leaf(tensor)))
 
     def _modules(self) -> list[nn.Module]:
         modules = modules_of(
@@ -240,7 +250,7 @@ class _Evaluation:
         guider, self.wanted = self.run.guider, cfg
         guider.conds = conds
         set_cfg(guider, cfg)
-        with notes_kept(guider.inner_model.diffusion_model), save_copies() if self.now.copies else nullcontext():
+        with notes_kept(guider.inner_model.diffusion_model), self.now.saving():
             # Not kept on self: in a circle it would keep the model's patchers until the garbage collector comes by, and
             # AnimateDiff-Evolved's take their motion modules out of the network when they end.
             options = {**self.options, "sampler_post_cfg_function": [self._alone]}

@@ -276,25 +276,3 @@ def test_checkpoints_draw_the_same_random_numbers_again(tiny, node, options):
     off, again, on = (gradient(how) for how in ("off", "off", "on"))
     assert torch.equal(off, again)
     assert float((on - off).norm() / off.norm()) < 1e-4
-
-
-def test_prompts_with_lora_hooks_of_their_own_are_refused(tiny):
-    import comfy.hooks
-
-    def prompt(hooks):
-        return comfy.hooks.set_hooks_for_conditioning(tiny.prompt("a red ball", token_count=1), hooks)
-
-    def both(first, second):
-        first, second = prompt(first), prompt(second)
-        return tiny.comfy.run("ConditioningCombine", conditioning_1=first, conditioning_2=second)[0]
-
-    name = "input_blocks.1.1.transformer_blocks.0.attn2.to_k"
-    width, depth = tiny.model.model.diffusion_model.get_submodule(name).weight.shape
-    key = f"lora_unet_{name.replace('.', '_')}"
-    lora = {f"{key}.lora_up.weight": torch.ones(width, 1), f"{key}.lora_down.weight": torch.ones(1, depth)}
-    one, two = (comfy.hooks.create_hook_lora(dict(lora), 0.1, 0.0) for _ in range(2))
-    with pytest.raises(ValueError, match="different LoRA hooks"):
-        tiny.guided(positive=both(one, two))
-    with pytest.raises(ValueError, match="different LoRA hooks"):
-        tiny.guided(positive=both(one, None))
-    assert tiny.guided(positive=both(one, one))[1].guided == [0, 1]
