@@ -13,12 +13,11 @@ from contextlib import AbstractContextManager, contextmanager
 
 import comfy.model_management
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...motionprompt_core.guidance.decoding import VideoDecoder
 from .checkpoints import checkpointed
-from .comfy_types import BaseModel, Conds, LatentFormat, Vae
+from .comfy_types import BaseModel, Vae
 from .gradients import attached
 from .networks import decoder_blocks
 
@@ -64,7 +63,10 @@ class FrameDecoder:
 
     Attributes:
         separately: one frame after the other, which takes half a pair's memory where the decoder is checkpointed.
+        pieces: in which a whole video is gone through, the next if memory runs out: latents and frame pairs at a time.
     """
+
+    pieces: tuple[tuple[int | None, int], ...] = ((2, 2), (1, 1))
 
     def __init__(self, vae: Vae, model: BaseModel):
         self.decode = _Pictures(vae, model)
@@ -105,13 +107,17 @@ class FrameDecoder:
             finally:
                 self.separately = False
 
-    def free(self, conds: Conds, x0: Tensor) -> Tensor | float:
-        """0 where frames are given to the model beside the latents and stay as they are, else 1."""
-        return 1.0
+    def pictures(self, x0: Tensor, most: int | None = None) -> Tensor:
+        """All frames (F, 3, H, W) of the video x0 (F, C, h, w), at most so many at a time."""
+        return torch.cat([self(part) for part in x0.split(most or len(x0))])
 
-    def at_once(self, num_latents: int, batch: int) -> int:
-        """How many latents are decoded together where the whole video is, in parts of `batch`."""
-        return batch
+    def latents(self, frames: Tensor, most: int | None = None) -> Tensor:
+        """Latents (F, C, h, w) of a whole video (F, 3, H, W), at most so many at a time."""
+        return torch.cat([self.encode(part) for part in frames.split(most or len(frames))])
+
+    def whole_memory(self, noise_shape: Sequence[int]) -> float:
+        """Bytes that ComfyUI reckons for decoding, or encoding, the whole video in the first of `pieces`."""
+        return self.memory(noise_shape, self.pieces[0][0] or 1)
 
     def memory(self, noise_shape: Sequence[int], frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding some frames."""
@@ -130,11 +136,16 @@ class SliceDecoder(VideoDecoder):
         appended: number of latents at the end that are no frames of the video (LTX-Video's keyframes).
         after: number of later latents that the decoder looks at.
         leading: number of latents before the video that are no frames of it (Wan VACE's and Animate's reference).
+
+    Attributes:
+        pieces: see `FrameDecoder`; None is all at once.
     """
+
+    pieces: tuple[tuple[int | None, int], ...] = ((None, 2), (8, 1), (2, 1))
 
     def __init__(self, vae: Vae, model: BaseModel, appended: int = 0, after: int = 0, leading: int = 0):
         self.decode = _Pictures(vae, model)
-        self.factor = vae.upscale_ratio[0](2) - 1
+        self.factor, _ = compression(vae)
         self.appended = appended
         self.after = after
         self.leading = leading
@@ -208,17 +219,34 @@ class SliceDecoder(VideoDecoder):
         """As it is: a video VAE's blocks hand on a cache of earlier frames, which running them again would upset."""
         yield
 
-    def free(self, conds: Conds, x0: Tensor) -> Tensor | float:
-        """0 where a start image or other given frames are shown to the model beside the latents, else 1."""
-        masks = [cond.get("concat_mask") for entries in conds.values() for cond in entries]
-        mask = next((mask for mask in masks if isinstance(mask, Tensor)), None)
-        if mask is None:
-            return 1.0
-        return F.adaptive_max_pool3d(mask.to(x0).amax(1, keepdim=True).ceil(), x0.shape[2:])
+    def pictures(self, x0: Tensor, most: int | None = None) -> Tensor:
+        """All frames (F, 3, H, W) of the video x0 (T, C, h, w), at most so many latents at a time."""
+        parts = []
+        for first in range(0, len(x0), most or len(x0)):
+            last = min(len(x0), first + (most or len(x0))) - 1
+            start = (first - 1) * self.factor + 1 if first else 0
+            parts.append(self(x0, list(range(start, self.num_frames(last + 1)))))
+        return torch.cat(parts)
 
-    def at_once(self, num_latents: int, batch: int) -> int:
-        """All of them: they stand for nothing without their neighbours."""
-        return num_latents
+    def latents(self, frames: Tensor, most: int | None = None) -> Tensor:
+        """Latents (T, C, h, w) of a whole video (F, 3, H, W), at most so many at a time, beside their neighbours."""
+        count = (len(frames) - 1) // self.factor + 1
+        if most is None or most >= count:
+            return self.encode(frames)
+        parts = []
+        for first in range(0, count, most):
+            last = min(count, first + most) - 1
+            begin, end = max(0, first - LATENTS_BEFORE), min(count - 1, last + self.after)
+            encoded = self.encode(frames[begin * self.factor : end * self.factor + 1])
+            parts.append(encoded[first - begin : last - begin + 1])
+        return torch.cat(parts)
+
+    def whole_memory(self, noise_shape: Sequence[int]) -> float:
+        """Bytes that ComfyUI reckons for decoding, or encoding, the whole video."""
+        vae, shape = self.decode.vae, list(noise_shape)
+        _, size = compression(vae)
+        video = [1, 3, self.num_frames(shape[2]), shape[-2] * size, shape[-1] * size]
+        return max(vae.memory_used_decode(shape, vae.vae_dtype), vae.memory_used_encode(video, vae.vae_dtype))
 
     def memory(self, noise_shape: Sequence[int], frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding the slices of some frames."""
@@ -228,8 +256,43 @@ class SliceDecoder(VideoDecoder):
         return latents * vae.memory_used_decode([batch, channels, 1, *size], vae.vae_dtype)
 
 
-def check_vae(vae: Vae, latent_format: LatentFormat, dimensions: int) -> None:
-    """Raise ValueError unless the VAE decodes these latents: frames of 2 dimensions, or a video of 3."""
+class ChunkDecoder(SliceDecoder):
+    """For a video VAE that cuts time into chunks which begin anew (MiniMax H3: 17 frames of 5 latents): no slice of its
+    latents stands for frames, so that the whole video is decoded, in the chunks of the VAE's own."""
+
+    pieces = ((None, 2), (None, 1))
+
+    def num_frames(self, num_latents: int) -> int:
+        return self.decode.vae.upscale_ratio[0](num_latents)
+
+    def slices(self, num_latents: int, frames: list[int]) -> list[tuple[int, int]]:
+        return [(0, num_latents - 1)]
+
+    def __call__(self, x0: Tensor, frames: list[int]) -> Tensor:
+        with fixed_noise(self.decode.vae.device):
+            return self.decode(self.as_model(x0))[0].movedim(1, 0)[frames]
+
+    def pictures(self, x0: Tensor, most: int | None = None) -> Tensor:
+        return self(x0, list(range(self.num_frames(len(x0)))))
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Latents (T, C, h, w) of a whole video (F, 3, H, W), nominally in [0, 1]."""
+        with fixed_noise(self.decode.vae.device):
+            return self.decode.encode(self.as_model(frames))[0].movedim(1, 0)
+
+    def latents(self, frames: Tensor, most: int | None = None) -> Tensor:
+        return self.encode(frames)
+
+
+def video_decoder(vae: Vae, model: BaseModel, appended: int, after: int, leading: int) -> SliceDecoder:
+    """The decoder for a video VAE's way to cut time."""
+    frames = vae.upscale_ratio[0]
+    even = frames(7) - 1 == 6 * (frames(2) - 1)
+    return (SliceDecoder if even else ChunkDecoder)(vae, model, appended, after, leading)
+
+
+def check_vae(vae: Vae, channels: int, dimensions: int) -> None:
+    """Raise ValueError unless the VAE decodes latents of so many channels: frames of 2 dimensions, or a video of 3."""
     if getattr(vae, "first_stage_model", None) is None:
         raise ValueError("The VAE is missing or invalid. Load a VAE that belongs to the model.")
     if vae.latent_dim != dimensions:
@@ -239,10 +302,10 @@ def check_vae(vae: Vae, latent_format: LatentFormat, dimensions: int) -> None:
                 "Use the image VAE (or TAESD) of the model that the video model is built on."
             )
         raise ValueError("The VAE decodes single pictures, but this video model's latents need its own video VAE.")
-    if vae.latent_channels != latent_format.latent_channels:
+    if vae.latent_channels != channels:
         raise ValueError(
             f"The VAE has {vae.latent_channels} latent channels, but the model's latents have "
-            f"{latent_format.latent_channels}. Use the VAE that belongs to the model."
+            f"{channels}. Use the VAE that belongs to the model."
         )
     if dimensions == 3 and (not isinstance(vae.upscale_ratio, tuple) or vae.upscale_ratio[0](1) != 1):
         raise ValueError(
@@ -250,9 +313,19 @@ def check_vae(vae: Vae, latent_format: LatentFormat, dimensions: int) -> None:
         )
 
 
+def compression(vae: Vae) -> tuple[int, int]:
+    """Frames of a later latent, and pixels along a latent's side. Tiny video autoencoders are asked themselves: ComfyUI
+    takes LTX-2's for Wan 2.2's."""
+    network = vae.first_stage_model
+    if hasattr(network, "t_upscale"):
+        return network.t_upscale, 8 * network.patch_size
+    ratio = vae.upscale_ratio
+    return ratio[0](2) - 1 if isinstance(ratio, tuple) else 1, vae.spacial_compression_decode()
+
+
 def frame_size(vae: Vae, latent: Tensor) -> tuple[int, int]:
     """Height and width in pixels of a decoded frame of latents (..., h, w)."""
-    factor = vae.spacial_compression_decode()
+    _, factor = compression(vae)
     return latent.shape[-2] * factor, latent.shape[-1] * factor
 
 

@@ -35,7 +35,7 @@ def test_a_video_vae_that_does_not_say_which_latent_holds_which_frame(tiny):
     check = tiny.comfy.module("nodes.host.decode").check_vae
     vae = SimpleNamespace(first_stage_model=object(), latent_dim=3, latent_channels=16, upscale_ratio=8)
     with pytest.raises(ValueError, match="which latent holds which frames"):
-        check(vae, SimpleNamespace(latent_channels=16), 3)
+        check(vae, 16, 3)
 
 
 def test_a_language_model_as_text_encoder(tiny):

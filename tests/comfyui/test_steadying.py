@@ -65,11 +65,9 @@ def test_what_a_mask_keeps_is_bit_identical(tiny):
 
 def test_all_frames_are_seen_at_once_however_many_a_window_has(tiny_ade, monkeypatch):
     tiny, seen = tiny_ade, []
-    steadying = tiny.comfy.module("nodes.host.steadying")
-    original = steadying.steady
-    monkeypatch.setattr(
-        steadying, "steady", lambda frames, *a, **k: seen.append(len(frames)) or original(frames, *a, **k)
-    )
+    run = tiny.comfy.module("nodes.host.steady_run")
+    original = run.steady
+    monkeypatch.setattr(run, "steady", lambda frames, *a, **k: seen.append(len(frames)) or original(frames, *a, **k))
     model = tiny.animatediff("v2", context_length=4)
     latents, report = steadied(tiny, model=model, latent_image=tiny.latent(8), cfg=1.0)
     assert report.steps and set(seen) == {8}

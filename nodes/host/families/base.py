@@ -16,8 +16,8 @@ To add a family, write three files; none that exists has to be changed:
            def matches(self, model):
                return isinstance(model, comfy.model_base.LTXV)
 
-   and what is not as the defaults have it: `text_encoders`, `blocks`, `in_place`, `early_layers`, `windows`, `memory`,
-   `costs`, `pair_costs`, `check_latents`, `decoder`.
+   and what is not as the defaults have it: `text_encoders`, `tokens`, `blocks`, `in_place`, `early_layers`, `windows`,
+   `memory`, `costs`, `pair_costs`, `check_latents`, `decoder`, `free`, `tiny_autoencoder`.
 2. tests/comfyui/packs/tiny_models/<name>.py: a tiny random model, CLIP and VAE of the family.
 3. tests/comfyui/test_<name>.py: what only this family has to show. tests/comfyui/test_families.py runs over the
    registry and asks of every family what all must do.
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from ....motionprompt_core.guidance.modes import DenoiserCosts
 from ..comfy_types import BaseModel, CondLists, Options, Patcher, Vae
+from ..core_functions import newer
 from ..decode import FrameDecoder, SliceDecoder
 
 
@@ -71,6 +72,7 @@ class ModelFamily(ABC):
             the report.
         time: dimension of the latents along which the video goes on.
         text_encoders: networks inside of ComfyUI's CLIP that take embeddings in place of tokens.
+        tokens: learnable tokens can guide it. Else it is guided by its estimate alone.
         in_place: the denoiser's blocks change their input in place (transformers do).
         memory, costs: constants of the denoiser.
         pair_costs: decoding one frame pair forwards and backwards, by the autoencoder's class, in evaluations of one
@@ -82,6 +84,7 @@ class ModelFamily(ABC):
     generic: bool = False
     time: int
     text_encoders: tuple[type[nn.Module], ...] = (CLIPTextModel, T5)
+    tokens: bool = True
     in_place: bool = False
     memory: GradientMemory = GradientMemory()
     costs: DenoiserCosts = DenoiserCosts()
@@ -108,6 +111,15 @@ class ModelFamily(ABC):
         Raises:
             ValueError: the VAE does not fit the family's latents.
         """
+
+    def free(self, conds: CondLists, video: Tensor) -> Tensor | float:
+        """What of a correction may be added to the video's latents: 0 in those that hold frames which were given to the
+        model beside them (a start image) and stay as they are, else 1."""
+        return 1.0
+
+    def tiny_autoencoder(self, model: BaseModel) -> str | None:
+        """What the name of the tiny autoencoder for the model's latents begins with, as ComfyUI knows it."""
+        return newer(model.latent_format, "taesd_decoder_name", None)
 
     @abstractmethod
     def blocks(self, network: nn.Module) -> Iterable[nn.Module]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
-from ..comfy_types import BaseModel, Vae
+from ..comfy_types import BaseModel, CondLists, Vae
 from ..networks import transformer_blocks, unet_layers
 from .base import register_family
 from .layouts import FramesFamily, LatentVideoFamily
@@ -45,6 +45,14 @@ class GenericVideo(LatentVideoFamily):
 
     def matches(self, model: BaseModel) -> bool:
         return model.latent_format.latent_dimensions == 3
+
+    def free(self, conds: CondLists, video: Tensor) -> Tensor:
+        """Kandinsky 5 is given the first latents themselves, and puts them in place of its own."""
+        free = super().free(conds, video)
+        for given in (cond.get("time_dim_replace") for entries in conds.values() for cond in entries):
+            if isinstance(given, Tensor):
+                free[:, :, : given.shape[2]] = 0
+        return free
 
     def latents_after(self, vae: Vae) -> int:
         """One: a causal decoder is none the worse for it."""

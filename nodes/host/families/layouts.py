@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..comfy_types import BaseModel, CondLists, Options, Patcher, Vae
-from ..decode import FrameDecoder, SliceDecoder, check_vae
+from ..decode import FrameDecoder, SliceDecoder, check_vae, video_decoder
 from ..networks import transformer_blocks, unet_layers
 from .base import ModelFamily, Windows
 
@@ -45,7 +47,7 @@ class FramesFamily(ModelFamily):
             )
 
     def decoder(self, vae: Vae, model: BaseModel, latents: Tensor, conds: CondLists | None = None) -> FrameDecoder:
-        check_vae(vae, model.latent_format, 2)
+        check_vae(vae, model.latent_format.latent_channels, 2)
         return FrameDecoder(vae, model)
 
     def blocks(self, network: nn.Module) -> Iterable[nn.Module]:
@@ -79,8 +81,8 @@ class LatentVideoFamily(ModelFamily):
         if getattr(latents, "is_nested", False) or latents.ndim != 5:
             raise ValueError(
                 f"MotionPrompt: the latents are {_shape(latents)}, but expected is a video (1, channels, time, height, "
-                f"width), as {self.title} has it. Use this model's own empty latent. A model that makes sound as well "
-                "cannot be guided."
+                f"width), as {self.title} has it. Use this model's own empty latent. If it makes sound as well, only "
+                "its estimate can be guided: set guide to estimate, or use Steady Motion."
             )
         check_extent(latents)
         if len(latents) != 1:
@@ -96,10 +98,10 @@ class LatentVideoFamily(ModelFamily):
             )
 
     def decoder(self, vae: Vae, model: BaseModel, latents: Tensor, conds: CondLists | None = None) -> SliceDecoder:
-        check_vae(vae, model.latent_format, 3)
+        check_vae(vae, latents.shape[1], 3)
         conds = conds or {}
         appended, leading = self.appended(conds, latents), self.leading(conds, model)
-        return SliceDecoder(vae, model, appended, self.latents_after(vae), leading)
+        return video_decoder(vae, model, appended, self.latents_after(vae), leading)
 
     def latents_after(self, vae: Vae) -> int:
         """Number of later latents that the VAE's decoder looks at when it decodes one; most are causal."""
@@ -112,6 +114,19 @@ class LatentVideoFamily(ModelFamily):
     def leading(self, conds: CondLists, model: BaseModel) -> int:
         """Number of latents before the video that are no frames of it."""
         return 0
+
+    def free(self, conds: CondLists, video: Tensor) -> Tensor:
+        """0 in latents that hold a given frame, also where they hold others as well; by the mask that comes with the
+        pictures."""
+        free = video.new_ones(1, 1, *video.shape[2:])
+        for mask in (cond.get("concat_mask") for entries in conds.values() for cond in entries):
+            if isinstance(mask, Tensor):
+                mask = mask[:, :, None] if mask.ndim == 4 else mask
+                given = 1 - mask[:1].to(video).amin(1, keepdim=True).clamp(0, 1)
+                # ComfyUI takes what a mask is too short for as not given.
+                given = F.pad(given, (0, 0, 0, 0, 0, max(0, video.shape[2] - given.shape[2])))
+                free = torch.minimum(free, 1 - F.adaptive_max_pool3d(given, video.shape[2:]))
+        return free
 
     def blocks(self, network: nn.Module) -> Iterable[nn.Module]:
         return transformer_blocks(network)

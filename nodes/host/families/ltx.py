@@ -1,4 +1,5 @@
-"""LTX-Video: a transformer, a video VAE of 8 frames a latent that looks ahead, a T5 text encoder."""
+"""LTX-Video: a transformer, a video VAE of 8 frames a latent that looks ahead, a T5 text encoder. LTX-2 makes sound
+beside the picture, and has Gemma for its text."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import comfy.model_base
 from torch import Tensor
 
 from ..comfy_types import BaseModel, CondLists, Vae
+from ..core_functions import newer
 from .base import GradientMemory, register_family
 from .layouts import LatentVideoFamily
 
@@ -29,3 +31,16 @@ class LTXVideo(LatentVideoFamily):
         """The keyframes to go by (LTX-Video's guides)."""
         tokens = max((c["keyframe_idxs"].shape[2] for k in conds for c in conds[k] if "keyframe_idxs" in c), default=0)
         return tokens // (latents.shape[-2] * latents.shape[-1])
+
+
+@register_family
+class LTX2(LTXVideo):
+    name = "ltx2"
+    title = "LTX-2"
+    tokens = False
+
+    def matches(self, model: BaseModel) -> bool:
+        return isinstance(model, newer(comfy.model_base, "LTXAV", ()))
+
+    def tiny_autoencoder(self, model: BaseModel) -> str | None:
+        return "taeltx_2"

@@ -13,7 +13,7 @@ import pkgutil
 
 import torch
 
-from . import dynamicrafter, gradient, models, native
+from . import dynamicrafter, gradient, hosts, models, native
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -164,4 +164,5 @@ NODE_CLASS_MAPPINGS = {
     "TinyControlNet": TinyControlNet,
     "TinyDiscriminator": TinyDiscriminator,
     "GradientFlow": GradientFlow,
+    "TinyHostModel": hosts.TinyHostModel,
 }
