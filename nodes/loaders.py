@@ -9,10 +9,14 @@ from comfy_api.latest import io
 from ..motionprompt_core.discriminator.model import load_discriminator
 from ..motionprompt_core.flow import available_flow_models, load_flow_model
 from .host import folders
+from .host.flows import managed_flow, optical_flow_file
 from .host.models import ManagedModel
-from .host.schema import DiscriminatorType, FlowModelType, make, schema
+from .host.schema import DiscriminatorType, FlowModelType, OpticalFlowType, make, schema
 
-TORCHVISION_FILES = "the weights as a .safetensors file in models/motionprompt named after it (raft_large.safetensors)"
+TORCHVISION_FILES = (
+    "the weights as a .safetensors file in models/motionprompt or models/optical_flow named after it "
+    "(raft_large.safetensors)"
+)
 
 
 class LoadFlowDiscriminator(io.ComfyNode):
@@ -87,6 +91,13 @@ class LoadOpticalFlowModel(io.ComfyNode):
                     tooltip="Let torchvision fetch RAFT's weights (20 MB or 4 MB) if they are missing. Nothing is ever "
                     f"fetched while this is off. Offline, put {TORCHVISION_FILES}.",
                 ),
+                make(
+                    OpticalFlowType.Input,
+                    "optical_flow",
+                    optional=True,
+                    tooltip="ComfyUI's own optical flow model (RAFT large from models/optical_flow), used in place of "
+                    "the name.",
+                ),
             ],
             outputs=[
                 make(
@@ -98,7 +109,9 @@ class LoadOpticalFlowModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, name: str, download: bool) -> io.NodeOutput:
+    def execute(cls, name: str, download: bool, optical_flow: Any = None) -> io.NodeOutput:
+        if optical_flow is not None:
+            return io.NodeOutput(managed_flow(optical_flow))
         file = f"{name}.safetensors"
-        path = folders.find(file) if file in folders.weight_files() else None
+        path = folders.find(file) if file in folders.weight_files() else optical_flow_file(name)
         return io.NodeOutput(ManagedModel(load_flow_model(name, path, download=download)))

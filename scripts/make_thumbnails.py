@@ -238,6 +238,21 @@ def main() -> None:
     drawing = pipeline("AnimateDiff-Lightning", "eight steps instead of 25, without a negative prompt")
     steps(drawing, 8, (1, 2), 310, "the window is a share of the steps: it scales with them")
     drawing.save(WORKFLOWS / "animatediff_lightning.jpg")
+
+    drawing = Drawing()
+    drawing.text(SIZE[0] / 2, 42, "Steady Motion", 34)
+    drawing.text(SIZE[0] / 2, 80, "one node between any video model and its sampler", 19, "#b9c2d0")
+    for left, width, text, colour in (
+        (30, 150, "any video\nmodel", BLUE),
+        (230, 170, "Steady\nMotion", GREEN),
+        (450, 130, "sampler", FRAME),
+        (630, 110, "video", FRAME),
+    ):
+        drawing.box(left, 150, width, 80, text, colour)
+    for left, right in ((180, 230), (400, 450), (580, 630)):
+        drawing.arrow(left, 190, right, 190)
+    beside(drawing)
+    drawing.save(WORKFLOWS / "steady_motion.jpg")
     native()
 
 

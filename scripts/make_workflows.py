@@ -222,6 +222,37 @@ def compare_settings(graph: Graph) -> None:
         )
 
 
+def steady_motion(graph: Graph) -> None:
+    """The same seed plain and with Steady Motion, with the demo model."""
+    demo = _demo_settings(graph.object_info)
+    with graph.column("Model", 300):
+        model = graph.add("MotionPromptLoadDemoVideoModel")
+        steady = graph.add("MotionPromptSteadyMotion", below=VIEW, green=True, model=model["model"], vae=model["vae"])
+        graph.note("One node, one slider", notes.STEADY_MOTION)
+    with graph.column("Prompt", 300):
+        positive = graph.add("CLIPTextEncode", "Prompt", text=demo["prompt"], clip=model["clip"])
+        negative = graph.add("CLIPTextEncode", "Negative prompt", text="", clip=model["clip"])
+        latent = graph.add("EmptyLatentImage", "16 frames of 128 x 128", width=128, height=128, batch_size=16)
+    shared = {"positive": positive[0], "negative": negative[0], "latent_image": latent[0], **demo["sampling"]}
+    with graph.column("Sampling", 300):
+        samplers = [
+            graph.add("KSampler", title, model=source[0], **shared)
+            for title, source in (("Plain", model), ("Steady", steady))
+        ]
+    with graph.column("Plain | steady", 460, "#b58b2a"):
+        videos = [graph.add("VAEDecode", one.node["title"], samples=one[0], vae=model["vae"]) for one in samplers]
+        both = graph.add(
+            "ImageStitch",
+            image1=videos[0][0],
+            image2=videos[1][0],
+            direction="right",
+            match_image_size=False,
+            spacing_width=8,
+            spacing_color="white",
+        )
+        graph.add("SaveAnimatedWEBP", images=both[0], filename_prefix="motionprompt/steady_motion", fps=8.0, room=300)
+
+
 def measure_video(graph: Graph) -> None:
     """Temporal metrics of a video of one's own."""
     with graph.column("Video", 340, "#3f789e"):
@@ -245,6 +276,7 @@ WRITERS: dict[str, Callable[[Graph], None]] = {
     "animatediff_lightning": animatediff_lightning,
     "compare_settings": compare_settings,
     "measure_video": measure_video,
+    "steady_motion": steady_motion,
     **video_workflows.WRITERS,
 }
 

@@ -116,3 +116,16 @@ moves, how sharp it is. To compare, load a second one the same way into *compare
 - **name** of *Load Optical Flow Model*: a model that did not guide the video judges more fairly
 
 Nothing to download. One video says little: compare several seeds."""
+
+STEADY_MOTION = """# Steady Motion
+
+Press **Run**: the same seed twice, left plain, right with the green node between model and sampler. What it corrected \
+stands on the node when the run is over.
+
+In a workflow of your own: put it between the **model**, after LoRAs and shift, and whatever takes it to sample, and \
+connect the workflow's **vae**. Two samplers in a row (Wan 2.2): one node on each model. That is all.
+
+- **strength**: 0 is exactly the plain video
+
+Nothing to download. For large models a tiny autoencoder in `models/vae_approx` saves most of the time; its help \
+has the names."""

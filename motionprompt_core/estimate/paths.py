@@ -12,7 +12,7 @@ from ..flow.base import FlowModel
 from ..metrics.video import on_source_grid, visible
 
 # Flow is looked for on pictures of half the size, where a step of half a pixel is a whole one of the video's, and noise
-# is less; a picture smaller than this is looked at as it is.
+# is less; a picture that would be smaller than this, or than the flow model takes, is looked at as it is.
 SMALLEST = 64
 
 
@@ -39,7 +39,7 @@ class Paths:
         check: Callable[[], None] = lambda: None,
     ):
         self.size = frames.shape[-2:]
-        half = min(self.size) >= 2 * SMALLEST
+        half = min(self.size) >= 2 * max(SMALLEST, flow.min_size)
         self.small = F.avg_pool2d(frames, 2, ceil_mode=True, count_include_pad=False) if half else frames
         self.flow, self.radius, self.batch, self.check = flow, radius, batch, check
         self._known: dict[tuple[int, int], Tensor] = {}

@@ -17,19 +17,22 @@ class RaftFlow(FlowModel):
 
     min_size, multiple = 128, 8
 
-    def __init__(self, name: str = "raft_large", num_flow_updates: int | None = None):
+    def __init__(
+        self, name: str = "raft_large", num_flow_updates: int | None = None, network: tv_flow.RAFT | None = None
+    ):
         """
         Args:
             name: "raft_large" (5.3 M parameters) or "raft_small" (1.0 M).
             num_flow_updates: refinements, 12 unless given. Fewer are faster and blurrier; only with one does the
                 gradient equal the derivative, as RAFT detaches its estimate between refinements.
+            network: torchvision's, with its weights, where somebody else has it already.
         """
         super().__init__()
         if num_flow_updates is not None and num_flow_updates < 1:
             raise ValueError(f"num_flow_updates is {num_flow_updates}, expected at least 1.")
         self.name, self.cost = name, {"raft_large": 3.0, "raft_small": 0.7}[name]
         self.num_flow_updates = num_flow_updates or 12
-        self.network = getattr(tv_flow, name)(weights=None)
+        self.network = getattr(tv_flow, name)(weights=None) if network is None else network
         self.freeze()
 
     def estimate(self, a: Tensor, b: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import logging
 from torch import Tensor
 
 from .comfy_types import Sampler
+from .families import ModelFamily
 from .guidance import Guidance
 
 
@@ -21,6 +22,15 @@ def check_sampler(sampler: Sampler) -> None:
         raise ValueError(
             "MotionPrompt: dpm_adaptive chooses its own steps, so it cannot be promised which of them are guided. "
             "Choose another sampler, such as dpmpp_2m, or set strength to 0."
+        )
+
+
+def check_tokens(family: ModelFamily) -> None:
+    """Raise ValueError for models whose prompt cannot learn."""
+    if not family.tokens:
+        raise ValueError(
+            f"MotionPrompt: the text encoder of {family.title} is a language model, through which no prompt can learn, "
+            "so this model is guided by its estimate alone. Set guide to estimate, or use the node Steady Motion."
         )
 
 

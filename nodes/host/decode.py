@@ -270,7 +270,9 @@ class ChunkDecoder(SliceDecoder):
 
     def __call__(self, x0: Tensor, frames: list[int]) -> Tensor:
         with fixed_noise(self.decode.vae.device):
-            return self.decode(self.as_model(x0))[0].movedim(1, 0)[frames]
+            pictures = self.decode(self.as_model(x0))[0].movedim(1, 0)
+        self._check_number(len(x0), len(pictures))
+        return pictures[frames]
 
     def pictures(self, x0: Tensor, most: int | None = None) -> Tensor:
         return self(x0, list(range(self.num_frames(len(x0)))))

@@ -25,7 +25,7 @@ from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.schedule import guided_steps
 from .activity import check_activity
-from .checks import check_discriminator, check_sampler, check_schedule
+from .checks import check_discriminator, check_sampler, check_schedule, check_tokens
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, options_of
 from .conds import find_prompts, plain_conds, resolved
 from .core_functions import check_core
@@ -129,10 +129,11 @@ class MotionPromptPatch:
     def _begin(self, guider: Guider, conds: Conds, noise: torch.Tensor, sampler: Sampler) -> GuidedRun:
         """Check everything that can be checked before any work, and make a run."""
         check_core()
-        prompts = find_prompts(conds)
-        check_sampler(sampler)
         model = guider.model_patcher.model
         family = family_of(model)
+        check_tokens(family)
+        prompts = find_prompts(conds)
+        check_sampler(sampler)
         family.check_latents(noise)
         decoder = family.decoder(self.guidance.vae, model, noise, conds)
         self.guidance.flow.module.check_size(*frame_size(self.guidance.vae, noise))

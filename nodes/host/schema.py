@@ -20,6 +20,8 @@ DiscriminatorType = io.Custom("MOTIONPROMPT_DISCRIMINATOR")
 DatasetType = io.Custom("MOTIONPROMPT_FLOWS")
 ReportType = io.Custom("MOTIONPROMPT_REPORT")
 SettingsType = io.Custom("MOTIONPROMPT_SETTINGS")
+# ComfyUI's own, of its Load Optical Flow Model.
+OpticalFlowType = io.Custom("OPTICAL_FLOW")
 
 
 def make(kind: Callable[..., Made], *args: object, **keywords: object) -> Made:

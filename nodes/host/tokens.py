@@ -166,7 +166,7 @@ def _encoders(clip: Clip, keys: Iterable[str]) -> dict[str, SDClipModel]:
         raise ValueError(
             f"MotionPrompt Conditioning: the text encoder {names} takes no learnable tokens. "
             "Use a model with a CLIP or T5 text encoder, such as AnimateDiff, Wan 2.1 or LTX-Video; a language model "
-            "in its place is not supported."
+            "in its place cannot learn. Steady Motion guides such a model without a prompt of its own."
         )
     return encoders
 

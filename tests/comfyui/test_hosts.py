@@ -91,7 +91,7 @@ def test_the_sound_of_an_estimate_stays_bit_by_bit(host, changes):
 def test_given_frames_are_not_corrected(host, changes):
     positive = host.positive
     if host.host == "minimax":
-        picture = torch.zeros(1, 24, 1, 4, 4)
+        picture = torch.zeros(1, 24, 1, 2, 2)
         keyframes = [{"resolved_frame_index": 0, "latent": picture}]
         positive = [[positive[0][0], {**positive[0][1], "minimax_keyframes": keyframes}]]
     model, _ = host.patched()
@@ -106,7 +106,8 @@ def test_given_frames_are_not_corrected(host, changes):
 def test_what_a_mask_keeps_of_the_first_frame_is_bit_identical(host):
     latent = host.latent()
     video = streams(latent)[0]
-    video.copy_(torch.randn(video.shape, generator=torch.Generator().manual_seed(1)))
+    with torch.inference_mode():
+        video.copy_(torch.randn(video.shape, generator=torch.Generator().manual_seed(1)))
     latent["noise_mask"] = torch.ones(1, 1, *video.shape[2:])
     latent["noise_mask"][:, :, 0] = 0
     model, report = host.patched()
@@ -121,9 +122,6 @@ def test_what_a_mask_keeps_of_the_first_frame_is_bit_identical(host):
 def test_two_samplers_are_one_schedule(host, steps):
     """With one expert in both places it is what a single sampler makes."""
     half = steps // 2
-    model, report = host.patched()
-    whole = host.sample(model, steps=steps)
-    expected = sorted(step.step for step in report.steps)
 
     def part(number: int, latent: Any, model: Any) -> tuple[Any, Any]:
         patched, report = host.patched(model=model)
@@ -139,10 +137,12 @@ def test_two_samplers_are_one_schedule(host, steps):
     second, late = part(2, first, host.model)
     assert early + late and set(early + late) <= set(range(steps)) and all(step >= half for step in late)
     if steps == 4:
-        assert early + late == expected
+        model, report = host.patched()
+        whole = host.sample(model, steps=steps)
+        assert early + late == sorted(step.step for step in report.steps)
         torch.testing.assert_close(streams(second)[0], streams(whole)[0], rtol=1e-3, atol=1e-3)
-    other, late = part(2, first, host.expert())
-    assert late and streams(other)[0].isfinite().all()
+        other, late = part(2, first, host.expert())
+        assert late and streams(other)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("host", ["wan22"], indirect=True)
@@ -195,10 +195,12 @@ def test_the_models_own_vae_in_pieces_is_what_it_is_at_once(tiny):
         whole = decoder.pictures(x0)
         pieces = decoder.pictures(x0, 4)
         assert pieces.shape == whole.shape == (33, 3, 32, 32)
-        assert float((pieces - whole).abs().mean()) < 0.1 * float(whole.std())
+        assert torch.equal(pieces[:13], whole[:13])
+        assert float((pieces - whole).abs().mean()) < 0.5 * float((whole[4:] - whole[:-4]).abs().mean())
         encoded, parts = decoder.latents(whole), decoder.latents(whole, 4)
     assert parts.shape == encoded.shape == x0.shape
-    assert float((parts - encoded).abs().mean()) < 0.1 * float(encoded.std())
+    # An untrained autoencoder remembers all that came before; what counts is that each latent is the right one.
+    assert float((parts - encoded).abs().mean()) < 0.6 * float((encoded[1:] - encoded[:-1]).abs().mean())
 
 
 SWEEP = list(
@@ -216,7 +218,7 @@ SWEEP = list(
 @pytest.mark.parametrize(("name", "sampler", "steps", "guider", "masked"), SWEEP)
 def test_no_combination_is_off_without_a_word(make, name, sampler, steps, guider, masked):
     host = make(name)
-    latent = host.latent(size=64)
+    latent = host.latent()
     if masked:
         video = streams(latent)[0]
         latent["noise_mask"] = torch.ones(1, 1, *video.shape[2:])

@@ -21,7 +21,7 @@ class TinyHost(Tiny):
 
     def __init__(self, comfy: InProcessComfy, host: str, flow: Any):
         self.comfy, self.host, self.flow = comfy, host, flow
-        self.hosts = sys.modules[comfy.node("TinyHostModel").__module__]
+        self.hosts = sys.modules[comfy.node("TinyHostModel").__module__]  # packs/tiny_models/hosts.py
         self.model, self.positive, self.vae = comfy.run("TinyHostModel", host=host, seed=0)
         with torch.inference_mode():
             if host == "wan22_i2v":
@@ -33,8 +33,9 @@ class TinyHost(Tiny):
         """Another model of the same kind."""
         return self.comfy.run("TinyHostModel", host=self.host, seed=1)[0]
 
-    def latent(self, frames: int | None = None, size: int = 64) -> dict[str, Any]:
-        _, channels, _, node, length = self.hosts.HOSTS[self.host]
+    def latent(self, frames: int | None = None, size: int | None = None) -> dict[str, Any]:
+        _, _, _, node, length = self.hosts.HOSTS[self.host]
+        size = size or (64 if self.host == "ltx2" else 32)  # LTX-2 has 32 px in a latent
         latent = self.comfy.run(node, width=size, height=size, length=frames or length)[0]
         if self.host == "ltx2":
             from comfy.nested_tensor import NestedTensor

@@ -131,7 +131,7 @@ class TinyHostModel:
         return model(seed), [[prompt, {"pooled_output": torch.zeros(1, 768)}]], tiny_tae(channels)
 
 
-def with_start(conditioning: Any, frames: int = 1, latents: int = 3, channels: int = 16, size: int = 8) -> Any:
+def with_start(conditioning: Any, frames: int = 1, latents: int = 3, channels: int = 16, size: int = 4) -> Any:
     """The same prompt with a start image, as the image to video nodes of Wan and HunyuanVideo 1.5 give it."""
     picture = torch.randn(1, channels, latents, size, size, generator=torch.Generator().manual_seed(8))
     mask = torch.ones(1, 1, latents, size, size)
