@@ -86,7 +86,7 @@ class EstimatePatch:
         sampler: Sampler,
         sigmas: Tensor,
         *args: object,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> Tensor:
         guider = executor.class_obj
         original = guider.model_options

@@ -33,7 +33,8 @@ def registry(tiny, monkeypatch):
 
 
 def test_every_family_has_a_tiny_model(registry):
-    assert sorted(FAMILIES) == sorted(name for name, family in registry.items() if not family.generic)
+    """Those that are guided by their estimate alone are in test_hosts.py."""
+    assert sorted(FAMILIES) == sorted(n for n, family in registry.items() if family.tokens and not family.generic)
 
 
 def test_a_model_is_known_by_its_own_family_alone(video, registry):
