@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
+import torch
 from torch import Tensor
 
-from .comfy_types import Sampler
+from .comfy_types import CondLists, Sampler
 from .families import ModelFamily
 from .guidance import Guidance
 
@@ -32,6 +33,27 @@ def check_tokens(family: ModelFamily) -> None:
             f"MotionPrompt: the text encoder of {family.title} is a language model, through which no prompt can learn, "
             "so this model is guided by its estimate alone. Set guide to estimate, or use the node Steady Motion."
         )
+
+
+def check_finite(latents: Tensor, conds: CondLists) -> None:
+    """Raise ValueError for latents (any shape), or prompts, with NaN or infinity in them."""
+    if not finite(latents):
+        raise ValueError(
+            "MotionPrompt: the latents hold NaN or infinity, and the video would be nothing else. Look at the "
+            "node that made them: a VAE in fp16 overflows, and bf16 or fp32 does not."
+        )
+    for key, entries in conds.items():
+        if not all(finite(cond.get(name)) for cond in entries for name in ("cross_attn", "pooled_output")):
+            raise ValueError(
+                f"MotionPrompt: the {key} prompt holds NaN or infinity, and the video would be nothing else. Look at "
+                "the nodes that made it: a text encoder or a LoRA is damaged, or embeddings were divided by 0."
+            )
+
+
+def finite(value: object) -> bool:
+    """Whether a tensor has no NaN or infinity; anything else has none."""
+    plain = isinstance(value, Tensor) and not value.is_nested and value.is_floating_point()
+    return not plain or bool(torch.isfinite(value).all())
 
 
 def check_schedule(sigmas: Tensor) -> None:

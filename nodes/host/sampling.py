@@ -25,7 +25,7 @@ from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.schedule import guided_steps
 from .activity import check_activity
-from .checks import check_discriminator, check_sampler, check_schedule, check_tokens
+from .checks import check_discriminator, check_finite, check_sampler, check_schedule, check_tokens, finite
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, options_of
 from .conds import find_prompts, plain_conds, resolved
 from .core_functions import check_core
@@ -45,6 +45,10 @@ from .step_pass import StepPass
 KEY = "motionprompt"
 # Set in the conds of a sampling, which live as long as it does.
 MARK = "motionprompt_seen"
+NOT_FINITE = (
+    "The latents that were sampled hold NaN or infinity. If they do with strength 0 as well, it is the model's, the "
+    "sampler's or the input's (a cfg that is far too high, fp16); else lower learning_rate or strength."
+)
 
 
 class MotionPromptPatch:
@@ -92,6 +96,9 @@ class MotionPromptPatch:
         original_options, original_conds = guider.model_options, guider.conds
         try:
             conds = resolved(original_conds)
+            guided = bool(report.planned) or self.correction is not None
+            if guided:
+                check_finite(latent_image, conds)
             if report.planned:
                 check_schedule(sigmas)
             run = self._begin(guider, conds, noise, sampler) if report.planned else None
@@ -107,7 +114,8 @@ class MotionPromptPatch:
             guider.conds = plain_conds(conds)
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             report.look_for_effect()
-            guided = bool(report.planned) or self.correction is not None
+            if guided and not finite(result):
+                report.note(NOT_FINITE)
             report.state, report.video = "done" if guided else "off", video_identity(result)
             return result
         except comfy.model_management.InterruptProcessingException:

@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...motionprompt_core.estimate.report import EstimateReport
-from .checks import check_sampler, check_schedule
+from .checks import check_finite, check_sampler, check_schedule
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, Vae
 from .decode import frame_size
 from .families import family_of
@@ -90,6 +90,7 @@ class EstimatePatch:
     ) -> Tensor:
         guider = executor.class_obj
         original = guider.model_options
+        check_finite(latent_image, guider.conds)
         run = self._begin(guider, Streams(noise, kwargs.get("latent_shapes")), noise, sampler, sigmas)
         transformer_options = {**original.get("transformer_options", {}), KEY: run}
         guider.model_options = {**original, "transformer_options": transformer_options}

@@ -192,3 +192,27 @@ def test_steps_at_which_the_learnable_prompt_is_silent_are_told(tiny):
     early = combined(tiny, timed(tiny, tiny.learnable, 0.0, 0.3), timed(tiny, tiny.encode("grass"), 0.3, 1.0))
     _, report = tiny.guided(positive=early)
     assert any("has no say at step 2, of the guided steps 1 to 2 of 4" in note for note in report.notes), report.notes
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_latents_and_prompts_that_are_not_finite(tiny, value):
+    """The video was NaN, after all the work."""
+    spoilt = tiny.latent()
+    spoilt["samples"] = spoilt["samples"].clone()
+    spoilt["samples"][1, 2, 3, 4] = value
+    negative = [[text.clone(), more] for text, more in tiny.negative]
+    negative[0][0][0, 3, 1] = value
+    for guide in ("tokens", "estimate"):
+        refused(tiny, "the latents hold NaN or infinity.*fp16", latent_image=spoilt, guide=guide)
+        refused(tiny, "the negative prompt holds NaN or infinity", negative=negative, guide=guide)
+    pooled = [[text, {**more, "pooled_output": torch.full((1, 32), value)}] for text, more in tiny.negative]
+    refused(tiny, "the negative prompt holds NaN or infinity", negative=pooled)
+
+
+def test_a_video_that_is_not_finite_is_told(tiny):
+    hook = tiny.model.model.diffusion_model.register_forward_hook(lambda module, given, out: out * float("nan"))
+    try:
+        _, report = tiny.guided()
+    finally:
+        hook.remove()
+    assert any("latents that were sampled hold NaN or infinity" in note for note in report.notes)
