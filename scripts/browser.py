@@ -113,8 +113,14 @@ class Canvas:
             )
         )
 
+    def template(self, name: str) -> Any:
+        """The card of a workflow in the list of templates, brought into view, as pictures out of sight are not loaded."""
+        card = self.page.locator(f'[data-testid="template-workflow-{name}"]').first
+        card.scroll_into_view_if_needed()
+        return card
+
     def click_template(self, name: str) -> None:
-        self._loading(lambda: self.page.get_by_text(name, exact=True).first.click())
+        self._loading(lambda: self.template(name).click())
 
     def _loading(self, action: Callable[[], object]) -> None:
         """Do what loads a workflow, and wait until its graph has replaced the old one."""

@@ -11,6 +11,7 @@ const [MARGIN, PADDING, LINE] = [6, 8, 15]
 const FONT = "11px sans-serif"
 const KEPT = "MotionPrompt.views" // of this tab, so that reloading the page loses nothing
 const MOST = 40
+const PATIENCE = 300 // milliseconds in which an interface puts a new widget in place
 
 const STYLE = `
 .motionprompt-view { display: flex; flex-direction: column; width: 100%; height: 100%; overflow: hidden; }
@@ -153,10 +154,20 @@ function addWidget(node) {
   return widget
 }
 
+// The Nodes 2.0 of interface 1.32 shows no widget that comes after another one of the node was edited.
+function mountIfForgotten(node, element) {
+  const rows = element.isConnected || document.querySelector(`.lg-node[data-node-id="${node.id}"] .lg-node-widgets`)
+  if (!rows?.append) return
+  const row = document.createElement("div")
+  row.append(element)
+  rows.append(row)
+}
+
 function show(node, view) {
   node.motionPromptView = view
   const { element } = widgetOf(node) ?? addWidget(node)
   element.replaceChildren(content(view))
+  setTimeout(mountIfForgotten, PATIENCE, node, element)
   node.graph?.setDirtyCanvas(true, true)
 }
 
