@@ -64,6 +64,7 @@ class Graph:
         self.nodes: list[dict[str, Any]] = []
         self.links: list[list[Any]] = []
         self.groups: list[dict[str, Any]] = []
+        self.app: dict[str, list[Any]] = {"inputs": [], "outputs": []}
         self.left, self.width, self.y = 40, 0, TOP
 
     @contextmanager
@@ -145,8 +146,22 @@ class Graph:
         node = self._place("MarkdownNote", title, height := 60 + lines * NOTE_LINE, height + NODES_2)
         node.update(inputs=[], outputs=[], properties={}, widgets_values=[text], color="#432", bgcolor="#653")
 
+    def in_app(self, placed: Placed, *widgets: str) -> None:
+        """Show these widgets of a node in the interface's App mode, or, without any, what an output node makes.
+
+        Raises:
+            ValueError: the node has no such widget.
+        """
+        number, inputs = placed.node["id"], placed.node["inputs"]
+        known = {slot["name"] for slot in inputs if "widget" in slot}
+        if unknown := sorted(set(widgets) - known):
+            raise ValueError(f"{placed.node['type']} has no widget {', '.join(unknown)}; it has {', '.join(known)}")
+        self.app["inputs"] += [[number, name] for name in widgets]
+        self.app["outputs"] += [] if widgets else [number]
+
     def to_dict(self) -> dict[str, Any]:
         """The workflow, to be written as JSON."""
+        app = {"linearData": self.app} if self.app["outputs"] else {}
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"motionprompt/{self.name}")),
             "revision": 0,
@@ -156,7 +171,7 @@ class Graph:
             "links": self.links,
             "groups": self.groups,
             "config": {},
-            "extra": {"ds": {"scale": 0.8, "offset": [40, 80]}},
+            "extra": {"ds": {"scale": 0.8, "offset": [40, 80]}, **app},
             "version": 0.4,
         }
 

@@ -3,7 +3,8 @@
     python -m scripts.make_workflows [names]
 
 Starts a ComfyUI that has AnimateDiff-Evolved, reads the nodes' inputs from it and writes each workflow in the
-interface's format. quickstart.json is made by hand; the demo model's settings are read from it.
+interface's format. quickstart.json is made by hand; the demo model's settings are read from it, and it is written in
+the format of the HTTP API to workflows/api.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ PROMPT = "a corgi running along the beach, waves in the background, golden hour,
 NEGATIVE = "worst quality, low quality, watermark, text"
 SAMPLING = {"seed": 42, "steps": 25, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal"}
 VIEW = 150  # height of the curves and lines that a sampler node shows of its run
+APP = ("seed", "strength", "stop", "preserve_motion")  # of a sampler, in the interface's App mode
 NEWER_OUTPUTS = 40  # GetVideoComponents has two more by ComfyUI 0.34
 
 
@@ -307,6 +309,7 @@ def _evolved(graph: Graph, parts: Mapping[str, Any], **options: Any) -> Output:
 def _prompts(graph: Graph, parts: Mapping[str, Any]) -> tuple[Output, Output]:
     clip = parts["checkpoint"]["CLIP"]
     positive = graph.add("MotionPromptConditioning", text=PROMPT, clip=clip, green=True)
+    graph.in_app(positive, "text")
     return positive[0], graph.add("CLIPTextEncode", "Negative prompt", text=NEGATIVE, clip=clip)[0]
 
 
@@ -341,6 +344,7 @@ def _sample(
             discriminator=parts["judge"][0],
             **{**SAMPLING, **changed},
         )
+    graph.in_app(sampler, *APP)
     parts["report"] = sampler[1]
     return sampler[0]
 
@@ -348,7 +352,7 @@ def _sample(
 def _look(graph: Graph, parts: Mapping[str, Any], latent: Output, prefix: str) -> None:
     with graph.column("Look", 540):
         frames = graph.add("VAEDecode", samples=latent, vae=parts["checkpoint"]["VAE"])
-        graph.add(
+        saved = graph.add(
             "SaveAnimatedWEBP",
             images=frames[0],
             filename_prefix=f"motionprompt/{prefix}",
@@ -357,7 +361,9 @@ def _look(graph: Graph, parts: Mapping[str, Any], latent: Output, prefix: str) -
             quality=90,
             room=480,
         )
-        graph.add("MotionPromptReport", report=parts["report"], room=420)
+        report = graph.add("MotionPromptReport", report=parts["report"], room=420)
+    graph.in_app(saved)
+    graph.in_app(report)
 
 
 def _demo_settings(object_info: Mapping[str, Any]) -> dict[str, Any]:
@@ -381,10 +387,20 @@ def main(names: list[str]) -> None:
     with ComfyServer(core, packs) as server:
         object_info = server.object_info()
     for name in names or WRITERS:
-        path = WORKFLOWS / f"{name}.json"
-        workflow = build(name, object_info, comfyui_version(core))
-        path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-        print(path.relative_to(ROOT))
+        write(WORKFLOWS / f"{name}.json", build(name, object_info, comfyui_version(core)))
+    write(WORKFLOWS / "api" / "quickstart.json", quickstart_api(object_info))
+
+
+def quickstart_api(object_info: Mapping[str, Any]) -> dict[str, Any]:
+    """quickstart.json as docs/queue_by_api.py sends it."""
+    return ui_to_api(load_workflow(WORKFLOWS / "quickstart.json"), object_info)
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """A file of JSON with the same bytes on every system."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

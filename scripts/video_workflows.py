@@ -130,6 +130,7 @@ def _prompts(graph: Graph, parts: Mapping[str, Placed], text: str) -> tuple[Outp
     """Plain, learnable, negative."""
     clip = parts["loader"]["clip"]
     prompt = graph.add("PrimitiveStringMultiline", "Prompt", value=text, room=90)
+    graph.in_app(prompt, "value")
     plain = graph.add("CLIPTextEncode", "Plain prompt", text=prompt[0], clip=clip)
     learnable = graph.add("MotionPromptConditioning", text=prompt[0], clip=clip, green=True)
     return plain[0], learnable[0], graph.add("CLIPTextEncode", "Negative prompt: empty", text="", clip=clip)[0]
@@ -201,5 +202,8 @@ def _compare(
         both = graph.add("ImageStitch", image1=left[0], image2=right[0], **stitch)
         # SaveVideo's inputs changed between ComfyUI 0.3.75 and 0.33
         saving = {"filename_prefix": f"motionprompt/{prefix}", "fps": 8.0, "lossless": False, "quality": 90}
-        graph.add("SaveAnimatedWEBP", images=both[0], room=400, **saving)
-        graph.add("MotionPromptReport", report=sampler[1], room=420)
+        saved = graph.add("SaveAnimatedWEBP", images=both[0], room=400, **saving)
+        report = graph.add("MotionPromptReport", report=sampler[1], room=420)
+    graph.in_app(sampler, "strength", "stop", "preserve_motion")
+    graph.in_app(saved)
+    graph.in_app(report)

@@ -46,12 +46,14 @@ function keep(view) {
   }
 }
 
-// "1:2:7" is node 7 in the subgraph of node 2 in the subgraph of node 1.
+// "1:2:7" is node 7 in the subgraph of node 2 in the subgraph of node 1: all three of them, as far as they exist.
 function find(graph, path) {
-  const ids = String(path).split(":")
-  const last = ids.pop()
-  for (const id of ids) graph = graph?.getNodeById(id)?.subgraph
-  return graph?.getNodeById(last)
+  const found = []
+  for (const id of String(path).split(":")) {
+    found.push(graph?.getNodeById(id))
+    graph = found.at(-1)?.subgraph
+  }
+  return found.every(Boolean) ? found : []
 }
 
 function svg(kind, attributes) {
@@ -176,8 +178,7 @@ const opened = () => app.rootGraph ?? app.graph
 function showIfOpen(view) {
   const graph = opened()
   if (view.workflow && view.workflow !== graph?.id) return // another workflow has come to the front
-  const node = find(graph, view.node)
-  if (node) show(node, view)
+  for (const node of find(graph, view.node)) show(node, view) // who looks from outside sees how it goes as well
 }
 
 app.registerExtension({
