@@ -114,7 +114,7 @@ class Canvas:
         )
 
     def template(self, name: str) -> Any:
-        """The card of a workflow in the list of templates, brought into view, as pictures out of sight are not loaded."""
+        """The card of a workflow in the list of templates, brought into view: pictures out of sight are not loaded."""
         card = self.page.locator(f'[data-testid="template-workflow-{name}"]').first
         card.scroll_into_view_if_needed()
         return card
@@ -217,6 +217,20 @@ class Canvas:
         )
         self.page.wait_for_timeout(500)  # the inner nodes are put in place with the next frames
         return outer
+
+    def leave_subgraph(self, outer: str) -> str:
+        """Back to the graph that the subgraph's node is in; returns that node's type."""
+        kind = self.evaluate(
+            """id => {
+                const { app } = window;
+                const root = app.rootGraph ?? app.graph.rootGraph;
+                app.canvas.setGraph(root);
+                return root.getNodeById(id).type;
+            }""",
+            outer,
+        )
+        self.page.wait_for_timeout(500)
+        return kind
 
     def set_widgets(self, kind: str, **values: Any) -> None:
         """Turn widgets on the canvas, of every node of a type."""

@@ -123,7 +123,8 @@ class Graph:
         # A text or a picture gets what the widgets leave of the saved height.
         node = self._place(kind, title, high if texts or room else low, place)
         required = dict(_inputs(schema, "required"))
-        node["inputs"] = [self._input(name, spec, name in is_widget, name in required) for name, spec in specs.items()]
+        slots = sorted(specs.items(), key=lambda item: item[0] in is_widget)  # as the interface has them: sockets first
+        node["inputs"] = [self._input(name, spec, name in is_widget, name in required) for name, spec in slots]
         names = schema.get("output_name") or schema["output"]
         node["outputs"] = [
             {"name": name, "type": kind_, "links": []} for name, kind_ in zip(names, schema["output"], strict=True)

@@ -137,6 +137,8 @@ function saveWithoutIt(node) {
     if (!widgetOf(this)) return
     const without = Math.max(before, saved.size[1] - leastHeight(this))
     saved.size = [saved.size[0], Math.min(saved.size[1], without)]
+    const outside = saved.properties?.proxyWidgets // what a subgraph's node shows of those inside, and of its own
+    if (outside) saved.properties.proxyWidgets = outside.filter(([, name]) => name !== WIDGET)
   }
 }
 

@@ -26,6 +26,7 @@ from tests.comfyui.conftest import MISSING, probe_packs
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 SEEDS = itertools.count(1)
 HOSTILE = "<img src=x onerror=RAN.push(1)>"
 
@@ -265,7 +266,7 @@ def test_what_a_run_shows_belongs_to_its_node_alone(canvas: Canvas, quickstart: 
     assert canvas.errors == []
 
 
-def test_a_node_in_a_subgraph_shows_its_run(canvas: Canvas, quickstart: Path) -> None:
+def test_a_node_in_a_subgraph_shows_its_run_inside_and_outside(canvas: Canvas, quickstart: Path) -> None:
     canvas.drop(quickstart)
     outer = canvas.to_subgraph("MotionPromptKSampler")
     inner = [node for node, item in canvas.prompt().items() if item["class_type"] == "MotionPromptKSampler"]
@@ -273,6 +274,28 @@ def test_a_node_in_a_subgraph_shows_its_run(canvas: Canvas, quickstart: Path) ->
     canvas.show_view("MotionPromptKSampler", ["inside"], inside=f"{outer}:")
     assert canvas.wait_for_view("MotionPromptKSampler")["text"] == "inside"
     canvas.shoot("subgraph")
+    kind = canvas.leave_subgraph(outer)
+    assert canvas.wait_for_view(kind)["text"] == "inside"
+    canvas.fit()
+    canvas.shoot("subgraph_from_outside")
+    assert "motionprompt_view" not in json.dumps(canvas.evaluate("() => window.app.graph.serialize()"))
+    assert canvas.errors == []
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem.split()[-1])
+def test_a_blueprint_is_one_node_whose_widgets_reach_all_inside(canvas: Canvas, path: Path) -> None:
+    canvas.drop(path)
+    (node,) = canvas.nodes()
+    values = {"seed": 5, "steps": 7, "cfg": 2.5, "sampler_name": "heun", "scheduler": "normal", "prompt": "a corgi"}
+    assert {*values, "negative_prompt", "preset", "strength"} <= set(node["widgets"])
+    canvas.set_widgets(node["type"], **values, strength=0.5)
+    prompt = [(item["class_type"], item["inputs"]) for item in canvas.prompt().values()]
+    samplers = [inputs for kind, inputs in prompt if kind.endswith("KSampler")]
+    sampling = {name: value for name, value in values.items() if name != "prompt"}
+    assert [{name: inputs[name] for name in sampling} for inputs in samplers] == [sampling] * len(samplers) != []
+    assert [inputs["strength"] for kind, inputs in prompt if kind == "MotionPromptKSampler"] == [0.5]
+    assert [inputs for kind, inputs in prompt if values["prompt"] in (inputs.get("text"), inputs.get("value"))]
+    canvas.shoot(path.stem.replace(" ", "_"))
     assert canvas.errors == []
 
 
