@@ -9,11 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..flow.base import FlowModel
+from ..media.ops import warp
 from ..metrics.video import on_source_grid, visible
 
 # Flow is looked for on pictures of half the size, where a step of half a pixel is a whole one of the video's, and noise
 # is less; a picture that would be smaller than this, or than the flow model takes, is looked at as it is.
 SMALLEST = 64
+# A flow to a frame further away may differ by so many times as much from the way by the frame between them as `visible`
+# allows for a way there and back (squared). What really shakes goes both ways; a flow that lost its content does not.
+DETOUR = 2.0
 
 
 class Paths:
@@ -25,7 +29,7 @@ class Paths:
     Args:
         frames: (F, 3, H, W), nominally in [0, 1].
         flow: the flow model.
-        radius: in frames.
+        radius: in frames. Near the video's ends, as many as the nearer end is away, but at least `least`.
         batch: pairs at a time.
         check: called between batches; may raise to stop.
     """
@@ -35,24 +39,31 @@ class Paths:
         frames: Tensor,
         flow: FlowModel,
         radius: int,
+        least: int = 1,
         batch: int = 8,
         check: Callable[[], None] = lambda: None,
     ):
         self.size = frames.shape[-2:]
         half = min(self.size) >= 2 * max(SMALLEST, flow.min_size)
         self.small = F.avg_pool2d(frames, 2, ceil_mode=True, count_include_pad=False) if half else frames
-        self.flow, self.radius, self.batch, self.check = flow, radius, batch, check
+        self.flow, self.radius, self.least, self.batch, self.check = flow, radius, min(least, radius), batch, check
         self._known: dict[tuple[int, int], Tensor] = {}
 
+    def reach(self, frame: int) -> int:
+        """How far a frame looks either way."""
+        return min(self.radius, max(self.least, min(frame, len(self.small) - 1 - frame)))
+
     def neighbours(self, frame: int) -> list[int]:
-        """Frames at most `radius` away, in their order."""
-        first, last = max(0, frame - self.radius), min(len(self.small) - 1, frame + self.radius)
+        """Frames at most so far away, in their order."""
+        reach = self.reach(frame)
+        first, last = max(0, frame - reach), min(len(self.small) - 1, frame + reach)
         return [other for other in range(first, last + 1) if other != frame]
 
     def look(self, first: int, stop: int) -> None:
         """Estimate the flows that frames `first` .. `stop` - 1 need, and forget those that only earlier ones did."""
-        self._known = {pair: f for pair, f in self._known.items() if max(pair) >= first}
+        self._known = {pair: f for pair, f in self._known.items() if max(pair) >= first - 1}
         needed = [pair for i in range(first, stop) for j in self.neighbours(i) for pair in ((i, j), (j, i))]
+        needed += [(_towards(i, j), j) for i in range(first, stop) for j in self.neighbours(i) if abs(i - j) > 1]
         missing = [pair for pair in dict.fromkeys(needed) if pair not in self._known]
         for start in range(0, len(missing), self.batch):
             self.check()
@@ -66,9 +77,29 @@ class Paths:
         others = self.neighbours(frame)
         there = torch.stack([self._known[frame, other] for other in others])
         back = torch.stack([self._known[other, frame] for other in others])
-        seen = F.avg_pool2d(visible(there, back).float(), 3, 1, 1, count_include_pad=False)
+        seen = visible(there, back) & self._confirmed(frame, others)
+        seen = F.avg_pool2d(seen.float(), 3, 1, 1, count_include_pad=False)
         if there.shape[-2:] == self.size:
             return there, seen
         scale = there.new_tensor([whole / small for whole, small in zip(self.size, there.shape[-2:], strict=True)])
         there, seen = (F.interpolate(x, size=self.size, mode="bilinear", align_corners=False) for x in (there, seen))
         return there * scale.flip(0).view(1, 2, 1, 1), seen
+
+    def _confirmed(self, frame: int, others: list[int]) -> Tensor:
+        """Where each flow (N, 1, h, w) leads to the same place as the way by the frame next to this one. A nearest
+        neighbour's is believed with that of the one behind it."""
+        checked = {}
+        for other in others:
+            if abs(other - frame) > 1:
+                via, direct = _towards(frame, other), self._known[frame, other][None]
+                first = self._known[frame, via][None]
+                error = first + warp(self._known[via, other][None], first) - direct
+                allowed = DETOUR * (0.01 * direct.square().sum(1, keepdim=True) + 0.5)
+                checked[other] = error.square().sum(1, keepdim=True) < allowed
+        every = torch.ones_like(self.small[:1, :1], dtype=torch.bool)
+        return torch.cat([checked.get(other, checked.get(2 * other - frame, every)) for other in others])
+
+
+def _towards(frame: int, other: int) -> int:
+    """The frame next to `frame` on the way to another."""
+    return frame + (1 if other > frame else -1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...motionprompt_core.estimate.correct import carried, correct, euler_share, factor
 from ...motionprompt_core.estimate.report import CorrectedStep
 from ...motionprompt_core.estimate.steady import steady
-from ...motionprompt_core.estimate.window import Window
+from ...motionprompt_core.estimate.window import MOST, Window
 from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.schedule import StepTracker
 from .checks import evaluates_once_off_schedule
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 UNSEEN = "its estimate never came by: the guider or the sampler evaluates the model in a way of its own"
 LEAPT = "the sampler leapt over it"
 UNCLEAR = "motion is not clear yet"
-OTHER = "every other step is enough"
-DETAIL = "left for detail"
+OTHER = "a few steps are enough"
 MEMORY = "memory ran out"
 BROKEN = "the VAE or the flow model gave numbers that are not finite"
 
@@ -69,11 +68,10 @@ class EstimateRun:
         self.given = None if mask is None else (latent_image, mask)
         self.change: Tensor | None = None
         here = range(self.part.done, self.part.done + self.part.steps)
-        possible = [step - self.part.done for step in self.window.possible if step in here]
-        self.factors = dict(zip(possible, self._factors(sampler, levels, possible), strict=True))
+        self.factors = dict(enumerate(self._factors(sampler, levels)))
         self.report.num_steps = self.part.total
         self.report.left = {step: UNSEEN for step in here}
-        self._tell(len(possible))
+        self._tell(min(MOST, self.part.steps))
         try:
             yield
         finally:
@@ -100,8 +98,8 @@ class EstimateRun:
         """What the user should know of the pass."""
         if self.window.forced:
             self.report.note(
-                "The estimates did not show motion clearly before the end: only the last step that could be corrected "
-                "was. A video that hardly moves is so; else more steps would show it sooner."
+                "The estimates did not show motion clearly before the end: only the last steps were corrected. A video "
+                "that hardly moves is so; else more steps would show it sooner."
             )
         steps = [step for step in self.report.steps if step.run == self.report.passes]
         if steps and not any(step.change for step in steps):
@@ -113,10 +111,8 @@ class EstimateRun:
                 else "No step was corrected."
             )
 
-    def _factors(self, sampler: Sampler, levels: list[float], steps: list[int]) -> list[float]:
-        signal = _signal(self.guider.inner_model.model_sampling)
-        if not steps:
-            return []
+    def _factors(self, sampler: Sampler, levels: list[float]) -> list[float]:
+        steps, signal = range(self.part.steps), _signal(self.guider.inner_model.model_sampling)
         try:
             shares = carried(
                 lambda model, done, x: _dry_run(sampler, self.guider, levels, model, done, x),
@@ -157,8 +153,6 @@ class EstimateRun:
 
     def _against(self, step: int) -> str:
         """Why the window may not want a step."""
-        if step >= self.window.stop:
-            return DETAIL
         return OTHER if self.window.corrected else UNCLEAR
 
     def _with_given(self, x0: Tensor) -> Tensor:

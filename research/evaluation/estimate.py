@@ -24,31 +24,27 @@ from .peers import LatentGuidance
 class Corrected(DemoPipeline):
     """The estimate corrected, as the nodes do it; with settings, the tokens are optimised as well.
 
-    `form` closed is `steady`, gradient is `descend`; `every` overrides the window's own.
+    `form` closed is `steady`, gradient is `descend`; `last` corrects the last step's estimate alone.
     """
 
     form: Literal["closed", "gradient"] = "closed"
-    radius: int = 3
-    rounds: int = 1
-    every: int = 0
+    last: bool = False
 
     def sample(self, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
         self._window = Window(self.steps)
-        self._window.every = self.every or self._window.every
         return super().sample(*args, **more)
 
     def improve(self, pictures: Tensor) -> Tensor:
         assert self.flow is not None
-        if self.form == "gradient":
-            return descend(pictures, self.flow)
-        return steady(pictures, self.flow, radius=self.radius, rounds=self.rounds)
+        return descend(pictures, self.flow) if self.form == "gradient" else steady(pictures, self.flow)
 
     def after_estimate(self, step: int, t: int, x0: Tensor, context: Tensor, negative: Tensor) -> Tensor:
         following = [*self.timesteps(), None][step + 1]
         sigma, target = (
             0.0 if at is None else float(((1 - self.alphas[at]) / self.alphas[at]).sqrt()) for at in (t, following)
         )
-        if not self._window.wants(step, sigma, x0):
+        wanted = step == self.steps - 1 if self.last else self._window.wants(step, sigma, x0)
+        if not wanted:
             return x0
         return x0 + factor(euler_share(sigma, target)) * correct(x0, self.decode, self.encode, self.improve)
 
@@ -149,10 +145,7 @@ class PredictAndPerturb(DemoPipeline):
 
 ARMS = (
     Arm("estimate", "the estimate steadied, closed form", guided=False, pipeline=Corrected),
-    Arm("estimate, radius 2", "asking two frames each way", guided=False, pipeline=Corrected, options={"radius": 2}),
-    Arm(
-        "estimate, every step, twice", "two rounds", guided=False, pipeline=Corrected, options={"every": 1, "rounds": 2}
-    ),
+    Arm("estimate, last step", "in the last step alone", guided=False, pipeline=Corrected, options={"last": True}),
     Arm("estimate, gradient", "ten moves down a loss", guided=False, pipeline=Corrected, options={"form": "gradient"}),
     Arm("estimate + motionprompt", "and the tokens optimised", pipeline=Corrected),
     Arm("latent guidance, same loss", "DPS with the gradient form's loss", pipeline=LatentGuidanceSameLoss),

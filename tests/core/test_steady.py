@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from motionprompt_core.demo import world
+from motionprompt_core.estimate.paths import Paths
 from motionprompt_core.estimate.steady import fit_weights, steady, steady_parts
 from motionprompt_core.flow import load_flow_model
 from research.demo import truth
@@ -94,6 +95,32 @@ def test_jolts_are_taken_back(flow, sprite) -> None:
     jolts[3, 1], jolts[7, 0], jolts[8, 1] = 3.0, -3.0, -2.5
     clean, shaken = places(sprite(STRAIGHT)), sprite(STRAIGHT + jolts)
     assert distance(places(steady(shaken, flow, rounds=2)), clean) < 0.6 * distance(places(shaken), clean)
+
+
+def test_white_jitter_is_lessened(flow, monkeypatch) -> None:
+    """By two fifths. The rest is slow enough to be a path of its own."""
+    clip = world.Clip("circle", "red", "sand", "right", 26.0, (45.0, 64.0), 2.5, seed=3)
+    time, generator = torch.arange(16.0), torch.Generator().manual_seed(0)
+    path = torch.stack((30 + 2.5 * time, torch.full_like(time, 64.0)), dim=1)
+    path += torch.randn(16, 2, generator=generator) * 2**0.5
+    monkeypatch.setattr(world, "trajectory", lambda *_: path)
+    shaken = world.render(clip, 16)[0]
+    assert truth.read(steady(shaken, flow)).jitter < 0.65 * truth.read(shaken).jitter
+
+
+def test_flow_that_lost_its_content_is_not_believed() -> None:
+    """A way there and back that closes by chance: the way by the frame between leads elsewhere."""
+
+    class Astray(torch.nn.Module):
+        min_size, grid = 1, None
+
+    frames = torch.zeros(7, 3, 32, 32)
+    paths = Paths(frames, Astray(), 3)  # type: ignore[arg-type]
+    paths._known = {(i, j): torch.full((2, 32, 32), 2.0 * (j - i)) for i in range(7) for j in range(7) if i != j}
+    assert paths.from_frame(3)[1][:, :, 12:20, 12:20].min() == 1
+    paths._known[3, 5], paths._known[5, 3] = torch.full((2, 32, 32), -3.0), torch.full((2, 32, 32), 3.0)
+    seen = dict(zip(paths.neighbours(3), paths.from_frame(3)[1][:, 0, 16, 16].tolist(), strict=True))
+    assert seen == {0: 1, 1: 1, 2: 1, 4: 0, 5: 0, 6: 1}
 
 
 def test_flicker_is_halved_and_detail_kept(flow, sprite) -> None:
