@@ -18,7 +18,10 @@ TITLES = {
     "tweedie": "A discriminator that has not seen estimates",
     "general": "The general discriminator, and preserve_motion",
     "modes": "What the ways to save cost in quality",
-    "estimate": "Guidance of the estimate",
+    "estimate": "Correcting the estimate",
+    "estimate_peers": "Correcting the estimate, and everything else",
+    "estimate_8": "Correcting the estimate in 8 steps",
+    "estimate_4": "Correcting the estimate in 4 steps",
 }
 
 

@@ -22,6 +22,9 @@ MEANS = (
     "sprite_speed",
     "sharpness",
 )
+# Beside what is better: whether it was bought with detail.
+SHOWN = {key: METRICS[key] for key in ("jitter", "pulsation", "exposure", "coherence", "sharpness", *QUALITY)}
+SUBJECTS = {"motionprompt": "MotionPrompt", "estimate": "Correcting the estimate"}
 ADHERENCE = ("colour", "ground", "shape", "direction")
 
 
@@ -34,15 +37,21 @@ def markdown(summary: dict[str, Any], plot: str | None = None) -> str:
     parts = [_head(summary), _means(summary)]
     parts += [f"![Coherence gained by each arm, with 95 % intervals, and against its cost]({plot})"] if plot else []
     parts += [
-        _differences(summary, _against_plain(summary), "Every arm minus plain", QUALITY),
+        _differences(summary, _against_plain(summary), "Every arm minus plain", SHOWN),
         _differences(summary, _against_plain(summary), "What should stay: every arm minus plain", KEPT),
     ]
-    controls = [name for name in summary["arms"] if name not in ("plain", "motionprompt")]
-    columns = [("motionprompt", name) for name in controls]
-    parts += [_differences(summary, columns, "MotionPrompt minus every other arm", METRICS)]
+    subject = _subject(summary)
+    controls = [name for name in summary["arms"] if subject in summary["arms"] and name not in ("plain", subject)]
+    columns = [(subject, name) for name in controls]
+    parts += [_differences(summary, columns, f"{SUBJECTS[subject]} minus every other arm", METRICS)]
     parts += [_cost(summary), _ahead(summary)]
     parts += [_findings(summary)] if summary["findings"] else []
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _subject(summary: dict[str, Any]) -> str:
+    """The arm that the suite is about."""
+    return summary.get("subject", "motionprompt")
 
 
 def _against_plain(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -153,28 +162,30 @@ def _cost(summary: dict[str, Any]) -> str:
 
 
 def _ahead(summary: dict[str, Any]) -> str:
-    """Who beats MotionPrompt, in words: by coherence with an interval, and by its mean per extra operation."""
-    arms = summary["arms"]
-    if "motionprompt" not in arms or len(arms) < 3:
+    """Who beats the suite's subject, in words: by coherence with an interval, and by its mean per extra operation."""
+    arms, subject = summary["arms"], _subject(summary)
+    if subject not in arms or len(arms) < 3:
         return ""
-    others = [name for name in arms if name not in ("plain", "motionprompt") and not arms[name].get("reference")]
-    found = {name: find(summary, "motionprompt", name, "coherence") for name in others}
+    others = [name for name in arms if name not in ("plain", subject) and not arms[name].get("reference")]
+    if not others:
+        return ""
+    found = {name: find(summary, subject, name, "coherence") for name in others}
     better, worse = (
         [name for name in others if test(found[name])] for test in (lambda d: d["high"] < 0, lambda d: d["low"] > 0)
     )
     undecided = [name for name in others if name not in better + worse]
     text = (
-        f"More coherent than MotionPrompt, by an interval that leaves out 0: {_names(better)}. Less coherent: "
+        f"More coherent than {SUBJECTS[subject]}, by an interval that leaves out 0: {_names(better)}. Less coherent: "
         f"{_names(worse)}. Not told apart: {_names(undecided)}."
     )
-    ratio = arms["motionprompt"].get("flops_ratio")
+    ratio = arms[subject].get("flops_ratio")
     if ratio is None:
         return text
-    gains = {name: find(summary, name, "plain", "coherence")["mean"] for name in ("motionprompt", *others)}
+    gains = {name: find(summary, name, "plain", "coherence")["mean"] for name in (subject, *others)}
     extra = {name: max(arms[name].get("flops_ratio", 1.0) - 1, 1e-9) for name in gains}
-    mine = gains["motionprompt"] / extra["motionprompt"]
+    mine = gains[subject] / extra[subject]
     ahead = [name for name in others if gains[name] > 0 and gains[name] / extra[name] > mine]
-    return f"{text} More coherence gained per extra operation than MotionPrompt (means): {_names(ahead)}."
+    return f"{text} More coherence gained per extra operation than {SUBJECTS[subject]} (means): {_names(ahead)}."
 
 
 def _names(names: list[str]) -> str:
@@ -215,7 +226,7 @@ def draw(summary: dict[str, Any], path: Path) -> None:
         for row, name in enumerate(reversed(names)):
             one = find(summary, name, "plain", metric)
             axes.plot([one["low"], one["high"]], [row, row], color="C0")
-            axes.plot(one["mean"], row, "o", color="C3" if name == "motionprompt" else "C0")
+            axes.plot(one["mean"], row, "o", color="C3" if name == _subject(summary) else "C0")
         axes.axvline(0, color="0.6", linewidth=1)
         axes.set_yticks(range(len(names)), list(reversed(names)), fontsize=8)
         axes.set_title(title, fontsize=9)
@@ -225,7 +236,7 @@ def draw(summary: dict[str, Any], path: Path) -> None:
     for name in rivals:
         ratio = summary["arms"][name]["flops_ratio" if counted else "time_ratio"]
         gained = find(summary, name, "plain", "coherence")["mean"]
-        right.plot(ratio, gained, "o", color="C3" if name == "motionprompt" else "C0")
+        right.plot(ratio, gained, "o", color="C3" if name == _subject(summary) else "C0")
         right.annotate(name, (ratio, gained), fontsize=7, xytext=(3, 3), textcoords="offset points")
     right.axhline(0, color="0.6", linewidth=1)
     right.set_xlabel(f"{'operations' if counted else 'processor time'}, ratio to plain", fontsize=8)

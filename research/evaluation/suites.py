@@ -9,6 +9,8 @@ from . import estimate, peers
 from .arms import MOTIONPROMPT, PLAIN, RENDERED, UNOPTIMISED, Arm, fixed_word
 
 Suite = Literal["quick", "paper", "peers", "modes", "estimate"]
+# The arm that a suite is about, if it is not "motionprompt".
+SUBJECT: dict[str, str] = {"estimate": "estimate"}
 SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64, "estimate": 64}
 
 

@@ -10,19 +10,20 @@ from typing import Any
 
 from ..statistics import paired_bootstrap
 from .arms import Arm
-from .suites import FINDINGS
+from .suites import FINDINGS, SUBJECT
 
+# What blending frames cannot buy comes first.
 # metric -> +1 if higher is better, -1 if lower is, 0 if it should merely stay
 QUALITY = {
+    "jitter": -1,
+    "pulsation": -1,
+    "exposure": -1,
     "coherence": 1,
     "temporal_flickering": 1,
     "motion_smoothness": 1,
     "warping_error": -1,
     "flow_consistency": 1,
     "flow_acceleration": -1,
-    "jitter": -1,
-    "pulsation": -1,
-    "exposure": -1,
     "permanence": 1,
     "discriminator_score": 1,
 }
@@ -95,7 +96,8 @@ def summarise(rows: list[dict[str, Any]], arms: list[Arm], config: Mapping[str, 
     add_coherence(videos, seeds)
     names = [arm.name for arm in arms]
     pairs = [(name, "plain") for name in names if name != "plain"]
-    pairs += [("motionprompt", name) for name in names if name not in ("plain", "motionprompt")]
+    subject = SUBJECT.get(config["suite"], "motionprompt")
+    pairs += [(subject, name) for name in names if subject in names and name not in ("plain", subject)]
     differences = [difference(videos, seeds, a, b, metric) for a, b in pairs for metric in METRICS]
     table = {}
     for arm in arms:
@@ -109,6 +111,7 @@ def summarise(rows: list[dict[str, Any]], arms: list[Arm], config: Mapping[str, 
         }
     return {
         "suite": config["suite"],
+        "subject": subject,
         "config": dict(config),
         "seeds": len(seeds),
         "first_seed": seeds[0],

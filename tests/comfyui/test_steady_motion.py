@@ -36,8 +36,8 @@ def test_between_model_and_sampler_it_is_all_that_is_needed(host, lines):
     assert "Waits for a sampler" in lines[0] and "the VAE that is connected" in lines[0]
     latent = host.sample(model)
     assert not same(latent, host.sample()) and same(latent, host.sample(model))
-    assert "Up to 3 of 4 steps" in lines[1] and "9 frames of 32 x 32 px" in lines[1] and "GiB" in lines[1]
-    assert lines[2].startswith("corrected steps: ") and "not 4: left for detail" in lines[2]
+    assert "Up to 4 of 4 steps" in lines[1] and "9 frames of 32 x 32 px" in lines[1] and "GiB" in lines[1]
+    assert lines[2].startswith("corrected steps: ") and "4 of 4" in lines[2]
 
 
 def test_0_is_off_and_says_so(host, lines):
