@@ -83,14 +83,18 @@ def carried(
         by_count: see `StepTracker`.
     """
 
+    places = {step: place for place, step in enumerate(steps)}
+
     def run(change: float) -> Tensor:
         tracker = StepTracker(sigmas, by_count)
 
         def model(x: Tensor, sigma: Tensor) -> Tensor:
             level = float(sigma.flatten()[0])
             tracker.observe(level)
-            changes = [change * (tracker.current == step) for step in steps]
-            return x / max(signal(level), 1e-3) + x.new_tensor(changes).view(-1, *[1] * (x.ndim - 1))
+            x0 = x / max(signal(level), 1e-3)
+            if tracker.current in places:
+                x0[places[tracker.current]] += change
+            return x0
 
         return sample(model, tracker.step_done, torch.zeros(len(steps), 1, 1, 1))
 

@@ -121,6 +121,8 @@ class EstimateRun:
                 signal,
                 evaluates_once_off_schedule(sampler),
             )
+        except comfy.model_management.InterruptProcessingException:
+            raise
         except Exception as error:  # any sampler of any pack may need what a dry run has not
             self.report.note(
                 "The sampler could not be asked what it takes over of a correction, and is taken for Euler's "
@@ -239,6 +241,7 @@ def _dry_run(
         inner_model, sigmas = guider, torch.tensor(levels)
 
         def __call__(self, x: Tensor, sigma: Tensor, model_options: Options | None = None, **_: object) -> Tensor:
+            check_interrupt()
             changed, level = model(x, sigma), float(sigma.flatten()[0])
             plain = x / max(_signal(guider.inner_model.model_sampling)(level), 1e-3)
             for function in (model_options or {}).get("sampler_post_cfg_function", ()):

@@ -106,3 +106,21 @@ def test_a_failed_run_leaves_nothing(tiny):
         assert report.state == "failed"
         assert "out of luck" in report.summary()
         assert torch.equal(tiny.stock(), before)
+
+
+def test_cancel_while_the_sampler_is_asked_what_it_takes_over(tiny):
+    """Of 10,000 steps that took minutes, and nothing could stop it."""
+    import comfy.model_management as management
+
+    evaluations = []
+    hook = tiny.model.model.diffusion_model.register_forward_pre_hook(lambda *_: evaluations.append(1))
+    model, report = tiny.applied(guide="estimate")
+    management.interrupt_current_processing(True)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            tiny.stock(model=model, positive=tiny.learnable)
+    finally:
+        hook.remove()
+        management.interrupt_current_processing(False)
+    assert not evaluations
+    assert report.state == "interrupted"
