@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import flow_to_image
 
-from .guidance.report import FlowSample, GuidanceReport
+from .guidance.report import Correction, FlowSample, GuidanceReport
 from .media.figure import new_figure, pixels
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def draw_report(report: GuidanceReport) -> Tensor:
     Raises:
         ImportError: matplotlib is not installed.
     """
+    if report.correction is not None and not any(step.iterations for step in report.steps):
+        return _draw_correction(report, report.correction)
     figure = new_figure(12, 7)
     losses, phi, drift, before, after, text = figure.subplots(2, 3).flat
     iterations = [(step, iteration) for step in report.steps for iteration in step.iterations]
@@ -31,6 +33,19 @@ def draw_report(report: GuidanceReport) -> Tensor:
     _curves(phi, [{"phi": iteration.phi} for _, iteration in iterations], starts, "phi: how real the motion looks")
     _curves(drift, [{"drift": iteration.drift} for _, iteration in iterations], starts, "token drift ||T - T0||")
     _flow(before, after, report.flow[-1] if report.flow else None)
+    text.axis("off")
+    text.text(0, 1, report.summary(), va="top", family="monospace", fontsize=8, wrap=True)
+    return pixels(figure)
+
+
+def _draw_correction(report: GuidanceReport, correction: Correction) -> Tensor:
+    """Of a run in which the estimate alone was guided: how much it was changed, step by step."""
+    figure = new_figure(12, 3.5)
+    changes, text = figure.subplots(1, 2)
+    changes.bar([step.step + 1 for step in correction.steps], [step.change for step in correction.steps], width=0.6)
+    changes.set_xlim(0.5, max(1, correction.num_steps) + 0.5)
+    changes.set_title("what was steadied in the estimate, as a share of its latents", fontsize=10)
+    changes.set_xlabel("sampling step", fontsize=8)
     text.axis("off")
     text.text(0, 1, report.summary(), va="top", family="monospace", fontsize=8, wrap=True)
     return pixels(figure)

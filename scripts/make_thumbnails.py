@@ -153,21 +153,11 @@ def own_output(names: Sequence[str]) -> None:
             print((WORKFLOWS / f"{name}.jpg").relative_to(ROOT))
 
 
-def quickstart(folder: Path = ROOT / "output" / "demo", columns: int = 6, edge: int = 4, title: int = 26) -> None:
-    """The same frames of the plain and the guided video, one row each."""
-    sheet = None
-    for row, name in enumerate(("plain", "motionprompt")):
-        with Image.open(folder / f"{name}.webp") as video:
-            width, height = video.size
-            line = title + height
-            sheet = sheet or Image.new("RGB", (columns * (width + edge) + edge, 2 * line + edge), "white")
-            label = "MotionPrompt" if row else name
-            ImageDraw.Draw(sheet).text((edge, row * line + title / 2), label, "black", font(7), "lm")
-            for column in range(columns):
-                video.seek(round(column * (getattr(video, "n_frames", 1) - 1) / (columns - 1)))
-                sheet.paste(video.convert("RGB"), (edge + column * (width + edge), title + row * line))
-    assert sheet is not None
-    sheet.save(WORKFLOWS / "quickstart.jpg", quality=88)
+def quickstart(folder: Path = ROOT / "output" / "demo", moment: float = 0.6) -> None:
+    """A moment of the comparison that the workflow makes."""
+    with Image.open(folder / "compare.webp") as video:
+        video.seek(round(moment * (getattr(video, "n_frames", 1) - 1)))
+        video.convert("RGB").save(WORKFLOWS / "quickstart.jpg", quality=88)
 
 
 def arrows(drawing: Drawing, x: float, y: float, size: float) -> None:

@@ -174,6 +174,7 @@ def compare_settings(graph: Graph) -> None:
         ]
     shared = {"negative": negative[0], "latent_image": latent[0], "model": model[0], **demo["sampling"]}
     guided = {"vae": model["vae"], "flow_model": flow[0], "discriminator": discriminator[0], **demo["guidance"]}
+    guided["guide"] = "tokens"  # the sliders that are compared are the tokens'
     with graph.column("Plain", 300, "#88A"):
         sampled = graph.add("KSampler", "Plain KSampler", positive=plain[0], **shared)
     columns: list[list[Placed]] = []
@@ -243,16 +244,8 @@ def steady_motion(graph: Graph) -> None:
         ]
     with graph.column("Plain | steady", 460, "#b58b2a"):
         videos = [graph.add("VAEDecode", one.node["title"], samples=one[0], vae=model["vae"]) for one in samplers]
-        both = graph.add(
-            "ImageStitch",
-            image1=videos[0][0],
-            image2=videos[1][0],
-            direction="right",
-            match_image_size=False,
-            spacing_width=8,
-            spacing_color="white",
-        )
-        graph.add("SaveAnimatedWEBP", images=both[0], filename_prefix="motionprompt/steady_motion", fps=8.0, room=300)
+        both = graph.add("MotionPromptBeforeAfter", before=videos[0][0], after=videos[1][0])
+        graph.add("SaveAnimatedWEBP", images=both[0], filename_prefix="motionprompt/steady_motion", fps=8.0, room=400)
 
 
 def measure_video(graph: Graph) -> None:

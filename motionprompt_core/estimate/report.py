@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -47,6 +48,11 @@ class EstimateReport:
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings for people; steps count from 1."""
+        steps = [{**asdict(step), "step": step.step + 1} for step in self.steps]
+        return {**asdict(self), "steps": steps, "left": {step + 1: reason for step, reason in self.left.items()}}
 
     def summary(self) -> str:
         """A few lines for people; steps count from 1."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -86,11 +86,14 @@ class FlowSample:
 
 
 class Correction(Protocol):
-    """What guidance of the estimate has to tell: a dataclass, see `estimate.report.EstimateReport`."""
+    """What guidance of the estimate has to tell, see `estimate.report.EstimateReport`."""
 
     steps: list[Any]
+    num_steps: int
 
     def summary(self) -> str: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -224,7 +227,7 @@ class GuidanceReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings for people: steps are counted from 1, flow is given by its mean speed in pixels."""
         values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow", "others")}
-        values["correction"] = None if self.correction is None else asdict(cast(Any, self.correction))
+        values["correction"] = None if self.correction is None else self.correction.to_dict()
         values["seconds"] = self.seconds
         values["planned"], values["missed"] = _from_one(self.planned), _from_one(self.missed)
         values["steps"] = [step.to_dict() for step in self.steps]

@@ -180,7 +180,8 @@ def test_quickstart_run_from_the_canvas_ends_with_pictures_curves_and_lines_on_i
 ) -> None:
     canvas.drop(quickstart)
     canvas.set_widgets("KSampler", steps=6)
-    canvas.set_widgets("MotionPromptKSampler", steps=6, seed=next(SEEDS))  # a run, and not what the server kept
+    # A run, and not what the server kept; the paper's way has more to show.
+    canvas.set_widgets("MotionPromptKSampler", steps=6, seed=next(SEEDS), guide="tokens")
     assert canvas.view_of("MotionPromptKSampler") is canvas.view_of("MotionPromptReport") is None, "an empty hole"
     assert canvas.run() == "execution_success"
     canvas.fit()  # what is out of sight is not drawn, and its pictures are not loaded

@@ -216,7 +216,7 @@ def test_what_applies_and_the_cost_are_told_before_sampling(tiny):
 
 
 def test_a_preset_of_another_model_is_said_on_the_report(tiny):
-    _, report = tiny.guided(preset="demo", stop=0.25, start=0.0, mode="exact", pairs=1)
+    _, report = tiny.guided(preset="demo", guide="tokens", stop=0.25, start=0.0, mode="exact", pairs=1)
     assert "The preset demo was found on another model" in report.summary()
 
 

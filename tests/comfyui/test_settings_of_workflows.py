@@ -45,7 +45,7 @@ WANTED = {
     "animatediff_long_video": [{"mode": "balanced", "max_gap": 4}],
     "animatediff_motionprompt": [{"mode": "balanced"}],
     "compare_settings": COMPARED,
-    "quickstart": [{**DEMO, "iterations": 2}],
+    "quickstart": [{**DEMO, "iterations": 2, "guide": "estimate"}],
     "train_discriminator": [TRAINED],
 }
 GUIDED = ("MotionPromptKSampler", "MotionPromptSettings")

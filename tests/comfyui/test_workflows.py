@@ -59,24 +59,29 @@ def colours(video: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.every_version
-def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root):
+@pytest.mark.parametrize("guide", ["preset", "tokens"])
+def test_quickstart_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_root, guide):
     prompt = ui_to_api(load(repo_root, "quickstart"), comfy_server.object_info())
     set_inputs(prompt, "KSampler", steps=8)
     set_inputs(prompt, "MotionPromptKSampler", steps=8)
     (sampler,) = set_guidance(prompt, iterations=1)
+    set_inputs(prompt, "MotionPromptKSampler", guide=guide)
     result = comfy_server.queue(prompt, timeout=900)
     (report,) = find_nodes(prompt, "PreviewAny")
     guidance = json.loads(result.text(report))
     assert guidance["state"] == "done"
-    assert [step["step"] for step in guidance["steps"]] == guidance["planned"] != []
-    assert all(step["fallback"] is None for step in guidance["steps"])
+    if guide == "tokens":
+        assert [step["step"] for step in guidance["steps"]] == guidance["planned"] != []
+        assert all(step["fallback"] is None for step in guidance["steps"])
+    else:
+        assert guidance["planned"] == [] and guidance["correction"]["steps"][-1]["step"] == 8
     videos = {
         Path(prompt[node]["inputs"]["filename_prefix"]).name: result.files(node)[0]
         for node in find_nodes(prompt, "SaveAnimatedWEBP")
     }
-    for name, width in (("plain", 128), ("motionprompt", 128), ("compare", 264)):
+    for name, size in (("plain", (128, 128)), ("motionprompt", (128, 128)), ("compare", (544, 432))):
         with Image.open(videos[name]) as video:
-            assert (video.n_frames, video.width, video.height) == (16, width, 128)
+            assert (video.n_frames, *video.size) == (16, *size)
     assert videos["plain"].read_bytes() != videos["motionprompt"].read_bytes()
     world = render(random_clip(torch.Generator().manual_seed(0), 0.0, **GREEN_STAR))[0].movedim(1, -1).numpy()
     for name in ("plain", "motionprompt"):

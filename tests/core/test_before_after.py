@@ -1,0 +1,48 @@
+"""Before and after: a slice through time in which shake shows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from motionprompt_core.media.before_after import GAP, TITLE, before_after, busiest_line, time_slice
+
+
+def moving(places: list[int], down: bool = False) -> Tensor:
+    """A white square of 8 px that is at these places of a black video of 40 x 48 px."""
+    video = torch.zeros(len(places), 3, 40, 48)
+    for frame, place in zip(video, places, strict=True):
+        rows, columns = (slice(place, place + 8), slice(20, 28)) if down else (slice(20, 28), slice(place, place + 8))
+        frame[:, rows, columns] = 1
+    return video
+
+
+def test_the_slice_lies_along_the_motion_and_shows_where_things_were() -> None:
+    places = [2, 6, 9, 14, 18]
+    line = busiest_line(moving(places))
+    assert line[0] == 2 and 20 <= line[1] < 28
+    assert time_slice(moving(places), line)[0].argmax(dim=1).tolist() == places
+    assert busiest_line(moving(places, down=True))[0] == 3
+
+
+def test_both_stand_side_by_side_over_their_slices() -> None:
+    before, after = moving([2, 6, 9, 14, 18]), moving([2, 6, 10, 14, 18, 22])
+    picture = before_after(before, after)
+    times, thick = 5, 20  # 48 px become 240; half of 200 px for five frames
+    column = 48 * times + 2 * GAP
+    assert picture.shape == (5, 3, TITLE + 40 * times + GAP + 5 * thick + 2 * GAP, 2 * column)
+    top, left = GAP + TITLE, GAP
+    shown = picture[..., top : top + 40 * times : times, left : left + 48 * times : times]
+    assert torch.equal(shown, before)  # the red line is between the pixels looked at
+    slices = picture[0, 0, -GAP - 5 * thick : -GAP : thick]
+    for start, places in ((0, [2, 6, 9, 14, 18]), (column, [2, 6, 10, 14, 18])):
+        inside = slices[:, start + 2 * GAP : start + column - 2 * GAP]  # beside the marks of the moment
+        assert [(int(row.argmax()) + GAP) // times for row in inside] == places
+
+
+def test_different_sizes_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="different sizes, 48 x 40 and 24 x 40 px: scale one"):
+        before_after(torch.zeros(2, 3, 40, 48), torch.zeros(2, 3, 40, 24))
+    with pytest.raises(ValueError, match="at least one frame"):
+        before_after(torch.zeros(0, 3, 40, 48), torch.zeros(2, 3, 40, 48))
