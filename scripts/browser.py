@@ -88,9 +88,6 @@ class Canvas:
         )
         self.page.keyboard.press("Escape")
 
-    def dialog_text(self) -> str:
-        return "\n".join(self.page.locator(".p-dialog").all_inner_texts())
-
     # -- workflows -------------------------------------------------------------------------------------------------
 
     def open_templates(self, pack: str) -> None:

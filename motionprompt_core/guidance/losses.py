@@ -43,13 +43,13 @@ def adversarial_loss(logits: Tensor, form: Adversarial = "saturating") -> Tensor
     raise ValueError(f"adversarial loss: form is {form!r}, expected one of: {', '.join(get_args(Adversarial))}.")
 
 
-def total_variation(flow: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-    """TV_L1: absolute forward differences of the flow, to the right and down.
+def total_variation(flow: Tensor) -> Tensor:
+    """TV_L1: mean absolute forward difference of the flow, to the right and down.
+
+    The paper sums over pixels, which grows with the frame's area; with the mean one weight fits every size.
 
     Args:
         flow: (B, 2, H, W), px.
-        reduction: "sum" over channels and pixels is the formula as written, and grows with the frame's area; "mean"
-            divides it by the number of differences of each direction, so that one weight fits every size.
 
     Returns:
         A scalar >= 0, px, averaged over the batch; 0 only for a uniform flow.
@@ -58,11 +58,7 @@ def total_variation(flow: Tensor, reduction: Literal["mean", "sum"] = "mean") ->
         raise ValueError(f"total variation: flow has shape {tuple(flow.shape)}, expected (B, 2, H, W), H and W over 1.")
     right = (flow[..., :, 1:] - flow[..., :, :-1]).abs()
     down = (flow[..., 1:, :] - flow[..., :-1, :]).abs()
-    if reduction == "mean":
-        return right.mean() + down.mean()
-    if reduction == "sum":
-        return (right.sum() + down.sum()) / len(flow)
-    raise ValueError(f"total variation: reduction is {reduction!r}, expected 'mean' or 'sum'.")
+    return right.mean() + down.mean()
 
 
 def motion_preservation(flow: Tensor, reference: Tensor) -> Tensor:

@@ -62,24 +62,19 @@ def test_total_variation_by_hand():
     flow = torch.zeros(1, 2, 2, 3)
     flow[0, 0] = torch.tensor([[0.0, 1.0, 3.0], [0.0, 1.0, 3.0]])  # right: 4 differences 1, 2, 1, 2; down: none
     flow[0, 1] = torch.tensor([[0.0, 0.0, 0.0], [2.0, 2.0, 2.0]])  # right: none; down: 2, 2, 2
-    assert total_variation(flow, "sum").item() == pytest.approx(6 + 6)
-    assert total_variation(flow, "mean").item() == pytest.approx(6 / 8 + 6 / 6)
+    assert total_variation(flow).item() == pytest.approx(6 / 8 + 6 / 6)
 
 
-def test_total_variation_mean_does_not_depend_on_size_but_sum_does():
+def test_total_variation_does_not_depend_on_size():
     ramp = torch.linspace(0, 10, 11).expand(1, 2, 11, 11)
     large = torch.linspace(0, 40, 41).expand(1, 2, 41, 41)
     assert total_variation(ramp).item() == pytest.approx(total_variation(large).item(), rel=1e-5)
-    assert total_variation(large, "sum") > 10 * total_variation(ramp, "sum")
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_total_variation_ignores_uniform_motion_and_batch_size(reduction):
-    assert total_variation(torch.full((2, 2, 5, 5), 7.0), reduction).item() == 0
+def test_total_variation_ignores_uniform_motion_and_batch_size():
+    assert total_variation(torch.full((2, 2, 5, 5), 7.0)).item() == 0
     flow = torch.randn(1, 2, 6, 7, generator=torch.Generator().manual_seed(0))
-    assert total_variation(flow.repeat(3, 1, 1, 1), reduction).item() == pytest.approx(
-        total_variation(flow, reduction).item(), rel=1e-5
-    )
+    assert total_variation(flow.repeat(3, 1, 1, 1)).item() == pytest.approx(total_variation(flow).item(), rel=1e-5)
 
 
 def test_embedding_regulariser_is_zero_at_the_start_and_pulls_back():
@@ -97,8 +92,7 @@ def test_gradients_agree_with_finite_differences():
     flow = torch.randn(2, 2, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True)
     tokens = torch.randn(2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    for reduction in ("mean", "sum"):
-        assert torch.autograd.gradcheck(lambda f, r=reduction: total_variation(f, r), flow)
+    assert torch.autograd.gradcheck(total_variation, flow)
     for form in FORMS:
         assert torch.autograd.gradcheck(lambda x, f=form: adversarial_loss(x, f), logits)
     assert torch.autograd.gradcheck(lambda t: embedding_regulariser(t, torch.zeros_like(t)), tokens)
@@ -107,8 +101,6 @@ def test_gradients_agree_with_finite_differences():
 def test_unknown_choices_and_shapes_are_refused():
     with pytest.raises(ValueError, match="form is 'hinge', expected one of: saturating, "):
         adversarial_loss(torch.zeros(1), "hinge")
-    with pytest.raises(ValueError, match="reduction is 'max', expected 'mean' or 'sum'"):
-        total_variation(torch.zeros(1, 2, 4, 4), "max")
     with pytest.raises(ValueError, match=r"shape \(1, 2, 1, 4\)"):
         total_variation(torch.zeros(1, 2, 1, 4))
     with pytest.raises(ValueError, match=r"\(1, 8\), expected .*\(2, 8\)"):
