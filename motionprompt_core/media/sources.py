@@ -164,7 +164,7 @@ def _video(path: Path) -> Iterator[tuple[Image.Image, float | None]]:
         aspect = stream.sample_aspect_ratio or Fraction(1)  # 0 where the file does not say
         first: float | None = None
         for frame in container.decode(stream):
-            image = frame.to_image()
+            image = _shown(frame)
             if aspect != 1:  # anamorphic: stored narrower or wider than shown
                 image = image.resize((max(1, round(image.width * aspect)), image.height), Image.Resampling.LANCZOS)
                 _check_size(image.width, image.height, path)
@@ -175,8 +175,21 @@ def _video(path: Path) -> Iterator[tuple[Image.Image, float | None]]:
             yield image, None if frame.time is None or first is None else frame.time - first
 
 
+def _shown(frame: Any) -> Image.Image:
+    transparent = any(component.is_alpha for component in frame.format.components)
+    return _rgb_over_black(Image.fromarray(frame.to_ndarray(format="rgba"))) if transparent else frame.to_image()
+
+
+def _rgb_over_black(image: Image.Image) -> Image.Image:
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+
+
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Eight bits a channel; Pillow's own conversion clips 16-bit and float pictures to white or black."""
+    """Eight bits a channel, what is transparent black. Pillow alone clips 16-bit and float pictures to white or black,
+    and shows what is hidden below transparent pixels."""
+    if image.has_transparency_data:
+        return _rgb_over_black(image)
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image.convert("RGB")
     values = np.asarray(image).astype(np.float64)

@@ -55,6 +55,27 @@ def uncached(executor: Executor) -> Callable[..., Tensor]:
 
 
 @contextmanager
+def asked(network: nn.Module, model_options: Options) -> Iterator[None]:
+    """
+    Raises:
+        ValueError: the network was not asked within it: a wrapper that is not known for a cache answered.
+    """
+    calls: list[None] = []
+    hook = network.register_forward_pre_hook(lambda *_: calls.append(None))
+    try:
+        yield
+    finally:
+        hook.remove()
+    wrapper = model_options.get("model_function_wrapper")
+    if wrapper is not None and not calls:
+        name = getattr(wrapper, "__qualname__", type(wrapper).__name__).split(".")[0]
+        raise ValueError(
+            f"MotionPrompt: {name} answered in the model's place, as a cache of steps does, so there is no gradient. "
+            "Switch that node off for guided videos."
+        )
+
+
+@contextmanager
 def notes_kept(network: nn.Module) -> Iterator[None]:
     """Puts back what is noted on a network's modules beside their weights (TeaCache's residuals and counters)."""
     before = [(module, _notes(module)) for module in every_module([network])]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
-from .comfy_types import CondLists, Sampler
+from ...motionprompt_core.guidance.losses import TERMS
+from .comfy_types import CondLists, Guider, Options, Sampler
 from .families import ModelFamily
 from .guidance import Guidance
 
@@ -54,6 +57,44 @@ def finite(value: object) -> bool:
     """Whether a tensor has no NaN or infinity; anything else has none."""
     plain = isinstance(value, Tensor) and not value.is_nested and value.is_floating_point()
     return not plain or bool(torch.isfinite(value).all())
+
+
+def check_losses(guidance: Guidance) -> None:
+    """Raise ValueError if no loss is left that pulls at the tokens where they start."""
+    judged, settings = guidance.discriminator is not None, guidance.settings
+    pulls = [term for term in TERMS if term.needs is None or (term.needs == "logits" and judged)]
+    if not any(term.weight_in(settings) for term in pulls):
+        raise ValueError(
+            "MotionPrompt: no loss is left to guide by: lambda_tv is 0, and lambda_disc is 0 or has no discriminator. "
+            "Connect a discriminator, raise one of them, or set strength to 0."
+        )
+
+
+def own_mixture(guider: Guider) -> str:
+    """What the report says of a guider that evaluates and mixes the prompts in a way of its own."""
+    if type(guider).predict_noise is CFGGuider.predict_noise:
+        return ""
+    return (
+        f"{type(guider).__name__} mixes the prompts in a way of its own, so the loss may look at another mixture than "
+        "is sampled. CFGGuider and the KSampler nodes mix them as the loss does."
+    )
+
+
+def mixed_otherwise(model_options: Options) -> str:
+    """What the report says if the loss is to see CFG, but other nodes mix the predictions in a way of their own."""
+    kinds = ("sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function")
+    found = [function for kind in kinds for function in _listed(model_options.get(kind))]
+    names = sorted({getattr(function, "__qualname__", type(function).__name__).split(".")[0] for function in found})
+    if not names:
+        return ""
+    return (
+        f"loss_on cfg looks at the prompts mixed by cfg alone, but {', '.join(names)} mix them otherwise. "
+        "loss_on cond looks at the prompt itself, whatever mixes it."
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def check_schedule(sigmas: Tensor) -> None:

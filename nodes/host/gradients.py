@@ -36,9 +36,9 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Within it autograd works, and works through `modules`, although ComfyUI runs nodes in inference mode.
 
     Weights that were made in inference mode, or ask for gradients of their own, are replaced by ordinary tensors on the
-    same memory; AnimateDiff-Evolved's temporal attention, which may lack a backward pass, by PyTorch's; products of
-    8-bit numbers, which have none, by those of the weights that they stand for. All is undone on leaving. Compiled
-    models run as they were written.
+    same memory; AnimateDiff-Evolved's temporal attention, and what another pack put in the place of ComfyUI's, which
+    may lack a backward pass, by PyTorch's; products of 8-bit numbers, which have none, by those of the weights that
+    they stand for. All is undone on leaving. Compiled models run as they were written.
     """
     undo: list[tuple[dict[str, object], str, object, object]] = []
     with torch.inference_mode(False), torch.enable_grad(), _uncompiled():
@@ -47,6 +47,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
             for module in found:
                 _make_normal(module, undo)
                 _forget_scale_masks(module)
+            _use_plain_attention(undo)
             with lent.weights_returned(found), normal_tensors():
                 yield
         finally:
@@ -78,6 +79,17 @@ def _make_normal(module: nn.Module, undo: list[tuple[dict[str, object], str, obj
     if full_precision is not None:
         undo.append((module.__dict__, "_full_precision_mm", full_precision, True))
         module.__dict__["_full_precision_mm"] = True
+
+
+def _use_plain_attention(undo: list[tuple[dict[str, object], str, object, object]]) -> None:
+    """In place of what another pack wrote into the modules of ComfyUI's models (KJNodes' Patch Sage Attention, which
+    stays there): it need not ask for `optimized_attention_override`, as ComfyUI's own does."""
+    for name, module in list(sys.modules.items()):
+        for attribute in ("optimized_attention", "optimized_attention_masked") if name.startswith("comfy.ldm.") else ():
+            function = module.__dict__.get(attribute)
+            if function is not None and getattr(function, "__module__", "") != attention_pytorch.__module__:
+                undo.append((module.__dict__, attribute, function, _plain_attention))
+                module.__dict__[attribute] = _plain_attention
 
 
 def _eager() -> AbstractContextManager[object]:

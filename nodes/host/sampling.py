@@ -25,7 +25,17 @@ from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.schedule import guided_steps
 from .activity import check_activity
-from .checks import check_discriminator, check_finite, check_sampler, check_schedule, check_tokens, finite
+from .checks import (
+    check_discriminator,
+    check_finite,
+    check_losses,
+    check_sampler,
+    check_schedule,
+    check_tokens,
+    finite,
+    mixed_otherwise,
+    own_mixture,
+)
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, options_of
 from .conds import find_prompts, plain_conds, resolved
 from .core_functions import check_core
@@ -142,6 +152,7 @@ class MotionPromptPatch:
         check_tokens(family)
         prompts = find_prompts(conds)
         check_sampler(sampler)
+        check_losses(self.guidance)
         family.check_latents(noise)
         decoder = family.decoder(self.guidance.vae, model, noise, conds)
         self.guidance.flow.module.check_size(*frame_size(self.guidance.vae, noise))
@@ -150,6 +161,10 @@ class MotionPromptPatch:
         if family.generic:
             self.guidance.report.note(family.remark(model))
         if said := remark(self.guidance.settings, family.name):
+            self.guidance.report.note(said)
+        if said := own_mixture(guider):
+            self.guidance.report.note(said)
+        if self.guidance.settings.loss_on == "cfg" and (said := mixed_otherwise(guider.model_options)):
             self.guidance.report.note(said)
         if said := untested(guider.model_patcher.load_device):
             self.guidance.report.note(said)

@@ -17,7 +17,7 @@ from ...motionprompt_core.guidance.report import StepReport
 from ...motionprompt_core.guidance.schedule import StepTracker
 from ...motionprompt_core.guidance.tokens import LearnableTokens
 from ...motionprompt_core.guidance.view import GuidedModel
-from .caches import notes_kept, uncached
+from .caches import asked, notes_kept, uncached
 from .checkpoints import checkpointed
 from .checks import evaluates_once_off_schedule
 from .comfy_types import Conds, Executor, Options, Sampler, cfg_of, set_cfg
@@ -250,7 +250,8 @@ class _Evaluation:
         guider, self.wanted = self.run.guider, cfg
         guider.conds = conds
         set_cfg(guider, cfg)
-        with notes_kept(guider.inner_model.diffusion_model), self.now.saving():
+        network = guider.inner_model.diffusion_model
+        with notes_kept(network), asked(network, self.options), self.now.saving():
             # Not kept on self: in a circle it would keep the model's patchers until the garbage collector comes by, and
             # AnimateDiff-Evolved's take their motion modules out of the network when they end.
             options = {**self.options, "sampler_post_cfg_function": [self._alone]}

@@ -33,7 +33,7 @@ FAMILIES = {
 # Beyond these a run takes minutes; what is dear at both ends is bounded, and one run in ten is not.
 DEAR = {"iterations": 3, "pairs": 4, "steps": 4, "token_count": 3, "batch_size": 3, "width": 128, "height": 128}
 BEYOND = 0.04  # share of the widgets that are set to what they cannot be
-PATIENCE = 40  # seconds until Cancel is pressed, and once more until it is called a hang
+PATIENCE = 15  # seconds until Cancel is pressed, and once more until it is called a hang
 
 
 @dataclass

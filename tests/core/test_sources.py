@@ -198,3 +198,53 @@ def test_a_long_video_is_read_one_frame_at_a_time(tmp_path):
     write_video(gliding(40), tmp_path / "long.mp4")
     frames, rate = stream_video(tmp_path / "long.mp4", length=3, step=10)
     assert [frame.shape for frame in frames] == [(64, 96, 3)] * 3 and rate == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("kind", ["png", "mov"])
+def test_what_is_hidden_below_transparent_pixels_is_not_seen(tmp_path, kind):
+    """It was shown: noise around a cut-out figure, which flickers from frame to frame."""
+    frames = []
+    for i, frame in enumerate(gliding(4, 64, 64)):
+        hidden = np.random.default_rng(i).integers(0, 255, (64, 64, 4), dtype=np.uint8)
+        hidden[..., 3] = 0
+        hidden[16:48, 16:48, :3], hidden[16:48, 16:48, 3] = pixels(frame)[16:48, 16:48], 255
+        frames.append(hidden)
+    path = tmp_path / "clip.mov"
+    if kind == "png":
+        path = tmp_path / "frames"
+        path.mkdir()
+        for i, frame in enumerate(frames):
+            Image.fromarray(frame).save(path / f"{i}.png")
+    else:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("qtrle", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "argb"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format="argb")))
+            container.mux(stream.encode())
+    video, _ = read_video(path)
+    assert float(video[:, :, :12].abs().max()) == 0
+    assert float((video - gliding(4, 64, 64))[:, :, 18:46, 18:46].abs().max()) < 0.01
+
+
+def test_files_that_are_no_clips_beside_good_ones(tmp_path):
+    """Sound alone, half a download, what macOS writes beside files, a folder with a clip's name."""
+    write_video(gliding(8), tmp_path / "good.mp4", fps=8)
+    whole = (tmp_path / "good.mp4").read_bytes()
+    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "._good.mp4").write_bytes(b"\0\5\x16\7" + bytes(4092))
+    (tmp_path / "folder.mp4").mkdir()
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    settings, told = ClipSettings(size=64, pairs=3, gaps=(1,), grid=32), {}
+    for path in find_clips(tmp_path):
+        try:
+            read_clip(path, settings)
+        except ValueError as error:
+            told[path.name] = str(error)
+    assert set(told) == {"half.mp4", "sound.mp4"}
+    assert "cannot be decoded" in told["half.mp4"] and "has no picture" in told["sound.mp4"]

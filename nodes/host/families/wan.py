@@ -9,6 +9,11 @@ from ..comfy_types import BaseModel, CondLists
 from .base import GradientMemory, register_family
 from .layouts import LatentVideoFamily
 
+# Not every ComfyUI has them.
+_ANIMATE = tuple(
+    getattr(comfy.model_base, name) for name in ("WAN22_Animate", "WAN_Animate2") if hasattr(comfy.model_base, name)
+)
+
 
 @register_family
 class Wan(LatentVideoFamily):
@@ -23,8 +28,7 @@ class Wan(LatentVideoFamily):
 
     def leading(self, conds: CondLists, model: BaseModel) -> int:
         """The reference picture of VACE, and of Animate, stands before the video; Trim Video Latent takes it off."""
-        animate = getattr(comfy.model_base, "WAN22_Animate", None)
-        if animate is not None and isinstance(model, animate):
+        if isinstance(model, _ANIMATE):
             return 1
         found = [cond["vace_frames"] for entries in conds.values() for cond in entries if cond.get("vace_frames")]
         return _references(found[0][0], model) if found else 0

@@ -1,0 +1,186 @@
+"""Combinations that people report of other packs, tried here: what cannot be right is refused by name, or said.
+
+Each test names the report that it comes from. Others of the same kinds stand where the part that they are about has its
+tests: test_hooks.py, test_tiny_video_vae.py, test_oracle.py, tests/core/test_sources.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+def wrapped(model, function):
+    model = model.clone()
+    model.set_model_unet_function_wrapper(function)
+    return model
+
+
+def every_other_time(module):
+    """A cache of steps: each second evaluation is answered with the first's result."""
+    kept = {"calls": 0}
+
+    def save_steps(apply, given):
+        kept["calls"] += 1
+        if kept["calls"] % 2 == 0 and kept["result"].shape == given["input"].shape:
+            return kept["result"].detach()
+        kept["result"] = apply(given["input"], given["timestep"], **given["c"])
+        return kept["result"]
+
+    save_steps.__module__ = module
+    return save_steps
+
+
+def test_a_cache_of_another_pack_keeps_out_of_the_guidance(tiny):
+    """Zehong-Ma/ComfyUI-MagCache#38: a second sampler, and more evaluations a step than the cache counts on."""
+    model = wrapped(tiny.model, every_other_time("custom_nodes.ComfyUI-MagCache.nodes"))
+    guided, report = tiny.guided(model=model, stop=1.0)
+    assert report.guided == [0, 1, 2, 3]
+    assert all(i.grad_norm > 0 for step in report.steps for i in step.iterations)
+    model = wrapped(tiny.model, every_other_time("custom_nodes.ComfyUI-MagCache.nodes"))
+    assert not torch.equal(guided, tiny.stock(model=model))
+
+
+def test_a_cache_that_is_not_known_for_one_is_named(tiny):
+    """chengzeyi/Comfy-WaveSpeed#15 and its kin: whoever answers in the model's place leaves no gradient."""
+    model = wrapped(tiny.model, every_other_time("custom_nodes.faster.nodes"))
+    with pytest.raises(ValueError, match="every_other_time answered in the model's place.*Switch that node off"):
+        tiny.guided(model=model, iterations=2)
+
+
+def test_sage_attention_that_another_node_left_in_comfyui(tiny, monkeypatch):
+    """kijai/ComfyUI-KJNodes#269: Patch Sage Attention stays in ComfyUI's modules. thu-ml/SageAttention#60: it has no
+    backward pass, and the rest of the network made a gradient that looked like one."""
+    import comfy.ldm.modules.attention as attention
+
+    def attention_sage(q, k, v, heads, mask=None, **options):
+        with torch.no_grad():
+            return attention.attention_pytorch(q, k, v, heads, mask, **options)
+
+    attention_sage.__module__ = "custom_nodes.ComfyUI-KJNodes.nodes.model_optimization_nodes"
+    monkeypatch.setattr(attention, "optimized_attention", attention_sage)
+    (slope,) = tiny.slopes()
+    assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
+    assert attention.optimized_attention is attention_sage
+
+
+@pytest.mark.parametrize("options", [{"lambda_disc": 0.0}, {"discriminator": None}], ids=["weights", "discriminator"])
+def test_no_loss_that_pulls(tiny, options):
+    """It was "done", with the plain video."""
+    with pytest.raises(ValueError, match="no loss is left to guide by"):
+        tiny.guided(lambda_tv=0.0, **options)
+
+
+def test_a_prompt_whose_area_has_no_strength(tiny):
+    """Comfy-Org/ComfyUI#5917's kind: the prompt is there, and has no say."""
+    (silent,) = tiny.comfy.run("ConditioningSetAreaStrength", conditioning=tiny.learnable, strength=0.0)
+    both = tiny.comfy.run("ConditioningCombine", conditioning_1=silent, conditioning_2=tiny.encode("grass"))[0]
+    with pytest.raises(ValueError, match="no say at any of the guided steps"):
+        tiny.guided(positive=both)
+
+
+def test_a_model_that_does_not_listen_to_the_prompt_is_told(tiny):
+    (deaf,) = tiny.comfy.run("UNetCrossAttentionMultiply", model=tiny.model, q=1.0, k=1.0, v=1.0, out=0.0)
+    _, report = tiny.guided(model=deaf)
+    assert any("Nothing reached the learnable tokens" in note for note in report.notes)
+
+
+def test_wan_animate_puts_its_reference_first(tiny):
+    """kijai/ComfyUI-WanVideoWrapper#1305; ComfyUI's newest have a second such model."""
+    import comfy.model_base
+
+    family = tiny.comfy.module("nodes.host.families.wan").Wan()
+    for name in ("WAN22_Animate", "WAN_Animate2"):
+        kind = getattr(comfy.model_base, name, None)
+        if kind is not None:
+            assert family.leading({}, kind.__new__(kind)) == 1
+    assert family.leading({}, comfy.model_base.WAN21.__new__(comfy.model_base.WAN21)) == 0
+
+
+def changed_after(tiny, clip, how):
+    """The CLIP behind a node of ComfyUI's: Clip Set Last Layer, or a LoRA for the text encoder."""
+    import comfy.sd
+
+    if how == "clip skip":
+        return tiny.comfy.run("CLIPSetLastLayer", clip=clip, stop_at_clip_layer=-2)[0]
+    weights = tiny.clip.cond_stage_model.state_dict()
+    name = next(key for key in weights if key.endswith("q_proj.weight"))
+    (height, width), numbers = weights[name].shape, torch.Generator().manual_seed(0)
+    up, down = (0.3 * torch.randn(shape, generator=numbers) for shape in ((height, 2), (2, width)))
+    key = f"text_encoders.{name.removesuffix('.weight')}"
+    lora = {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down}
+    with torch.inference_mode():
+        return comfy.sd.load_lora_for_models(tiny.model, clip, lora, 0.0, 1.0)[1]
+
+
+@pytest.mark.parametrize("how", ["clip skip", "LoRA"])
+def test_a_text_encoder_that_is_changed_after_motionprompt_clip(tiny, how):
+    """Comfy-Org/ComfyUI#2445's kind: the change counts for the tokens, too."""
+    (learnable,) = tiny.comfy.run(
+        "MotionPromptCLIP", clip=tiny.clip, token_count=1, init_words="smooth", placement="end"
+    )
+    positive = tiny.encode("a red ball", clip=changed_after(tiny, learnable, how))
+    plain = tiny.stock(positive=tiny.encode("a red ball", clip=changed_after(tiny, tiny.clip, how)))
+    assert not torch.equal(plain, tiny.stock(positive=tiny.encode("a red ball")))
+    assert torch.equal(tiny.guided(positive=positive, strength=0.0)[0], plain)
+    _, report = tiny.guided(positive=positive)
+    assert all(i.grad_norm > 0 for step in report.steps for i in step.iterations)
+
+
+def test_other_ways_of_cfg_are_told_where_the_loss_is_to_see_cfg(tiny):
+    """comfyanonymous/ComfyUI_experiments#12 (Rescale CFG): what is sampled is not mixed by one number."""
+    (model,) = tiny.comfy.run("RescaleCFG", model=tiny.model, multiplier=0.7)
+    notes = {loss_on: tiny.guided(model=model, loss_on=loss_on)[1].notes for loss_on in ("cfg", "cond")}
+    assert any("RescaleCFG" in note and "loss_on cond" in note for note in notes["cfg"])
+    assert not any("RescaleCFG" in note for note in notes["cond"])
+    assert not any("mix" in note for note in tiny.guided(loss_on="cfg")[1].notes)
+
+
+def test_guiders_that_mix_by_themselves_are_told(tiny):
+    """Dual CFG and PerpNeg evaluate three prompts."""
+    (sigmas,) = tiny.comfy.run("BasicScheduler", model=tiny.model, scheduler="normal", steps=4, denoise=1.0)
+    dual = {"cond1": tiny.learnable, "cond2": tiny.encode("grass"), "cfg_conds": 4.0, "cfg_cond2_negative": 2.0}
+    perp = {"positive": tiny.learnable, "empty_conditioning": tiny.encode(""), "cfg": 5.0, "neg_scale": 1.0}
+    plain = {"positive": tiny.learnable, "cfg": 5.0}
+    for node, inputs in (("DualCFGGuider", dual), ("PerpNegGuider", perp), ("CFGGuider", plain)):
+        model, report = tiny.applied()
+        (guider,) = tiny.comfy.run(node, model=model, negative=tiny.negative, **inputs)
+        tiny.comfy.run(
+            "SamplerCustomAdvanced",
+            noise=tiny.comfy.run("RandomNoise", noise_seed=3)[0],
+            guider=guider,
+            sampler=tiny.comfy.run("KSamplerSelect", sampler_name="euler")[0],
+            sigmas=sigmas,
+            latent_image=tiny.latent(),
+        )
+        assert report.guided == [0, 1]
+        assert any("in a way of its own" in note for note in report.notes) == (node != "CFGGuider"), (
+            node,
+            report.notes,
+        )
+
+
+def test_two_halves_of_a_schedule_have_a_report_each(tiny):
+    """welltop-cn/ComfyUI-TeaCache#15's kind: KSampler (Advanced) twice, on one patched model."""
+    model, report = tiny.applied(stop=1.0)
+    halves, latent = [], tiny.latent()
+    for start, end in ((0, 3), (3, 10000)):
+        (latent,) = tiny.comfy.run(
+            "KSamplerAdvanced",
+            model=model,
+            add_noise="enable" if start == 0 else "disable",
+            noise_seed=1,
+            steps=6,
+            cfg=5.0,
+            sampler_name="euler",
+            scheduler="normal",
+            positive=tiny.learnable,
+            negative=tiny.negative,
+            latent_image=latent,
+            start_at_step=start,
+            end_at_step=end,
+            return_with_leftover_noise="enable" if start == 0 else "disable",
+        )
+        halves.append(latent)
+    texts = [tiny.comfy.run("MotionPromptReport", report=report, latent=half)[1] for half in halves]
+    assert texts[0] != texts[1]
