@@ -261,10 +261,18 @@ def environment(**extra):
 
 
 def call(*arguments, **extra):
-    """Run the environment's Python in the repository; returns its exit code."""
+    """Run the environment's Python in the repository; returns its exit code.
+
+    Ctrl-C reaches it as well, and it is waited for, so that it can put away what it made.
+    """
     command = [str(PYTHON), *map(str, arguments)]
     sys.stdout.flush()
-    return subprocess.run(command, cwd=ROOT, env=environment(**extra)).returncode
+    with subprocess.Popen(command, cwd=ROOT, env=environment(**extra)) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            child.wait()
+            raise
 
 
 if __name__ == "__main__":

@@ -13,11 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from motionprompt_core.discriminator.model import load_discriminator
-from motionprompt_core.flow import load_flow_model
-from motionprompt_core.media.video import read_video
-from motionprompt_core.metrics.measure import evaluate_video
-
 from .comfy_server import ComfyError, ComfyServer, RunResult, comfyui_version
 from .locate import bundled_comfyui, check_packages
 from .workflow import Prompt, find_nodes, load_workflow, set_inputs, ui_to_api
@@ -63,6 +58,12 @@ def collect(result: RunResult, prompt: Prompt, out: Path) -> dict[str, Path]:
 
 def measure(files: Mapping[str, Path], prompt: Prompt) -> dict[str, dict[str, Any]]:
     """Temporal metrics of both videos with the workflow's own flow model and discriminator."""
+    # Here, as Ctrl-C among the seconds that PyTorch's import takes would end in a traceback.
+    from motionprompt_core.discriminator.model import load_discriminator
+    from motionprompt_core.flow import load_flow_model
+    from motionprompt_core.media.video import read_video
+    from motionprompt_core.metrics.measure import evaluate_video
+
     flow_model = load_flow_model(prompt[find_nodes(prompt, "MotionPromptLoadOpticalFlow")[0]]["inputs"]["name"])
     name = prompt[find_nodes(prompt, "MotionPromptLoadFlowDiscriminator")[0]]["inputs"]["name"]
     discriminator = load_discriminator(ROOT / "weights" / name)
@@ -129,6 +130,8 @@ def main() -> int:
     except (ComfyError, OSError, ValueError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # run.py says it
+        return 130
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,51 @@ def test_ci_calls_the_test_command(repo_root: Path) -> None:
     script = repo_root / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "python3 run.py test" in script.read_text()
+
+
+CHILD = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir()
+print("ready", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    folder.rmdir()
+    sys.exit(130)
+"""
+PARENT = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("run_under_test", "run.py")
+run = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(run)
+run.PYTHON, run.demo = sys.executable, lambda arguments: run.call(*arguments)
+sys.exit(run.main(["demo", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a group of processes")
+def test_ctrl_c_waits_until_the_child_has_put_away_what_it_made(repo_root: Path, tmp_path: Path) -> None:
+    """It was killed after 0.25 s, and a temporary folder stayed."""
+    (tmp_path / "child.py").write_text(CHILD)
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "child.py"), str(tmp_path / "made")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=repo_root, text=True, start_new_session=True, **pipes) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == "ready\n"
+        os.killpg(parent.pid, signal.SIGINT)
+        _, errors = parent.communicate(timeout=30)
+    assert (parent.returncode, errors.strip()) == (130, "run.py: stopped")
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_demo_ends_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from scripts import demo
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "run", stopped)
+    monkeypatch.setattr(demo, "check_packages", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["demo", "--comfyui", str(tmp_path), "--out", str(tmp_path)])
+    assert demo.main() == 130
