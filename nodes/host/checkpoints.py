@@ -243,6 +243,17 @@ class _World:
             layer.__dict__.update(values)
 
 
+@contextmanager
+def random_numbers_kept(device: torch.device) -> Iterator[None]:
+    """What is drawn within it is drawn again after it: layers that draw (token merging) give the sampler what they
+    would have given without."""
+    numbers = _random_numbers(device)
+    try:
+        yield
+    finally:
+        _draw_from(device, numbers)
+
+
 def _random_numbers(device: torch.device) -> tuple[Any, ...]:
     """Where the generators are: Python's, PyTorch's, and the device's own."""
     own = None if device.type in ("cpu", "meta") else torch.get_device_module(device)

@@ -18,7 +18,7 @@ from ...motionprompt_core.guidance.schedule import StepTracker
 from ...motionprompt_core.guidance.tokens import LearnableTokens
 from ...motionprompt_core.guidance.view import GuidedModel
 from .caches import asked, notes_kept, uncached
-from .checkpoints import checkpointed
+from .checkpoints import checkpointed, random_numbers_kept
 from .checks import evaluates_once_off_schedule
 from .comfy_types import Conds, Executor, Options, Sampler, cfg_of, set_cfg
 from .conds import SwappableConds, without_gradient
@@ -91,7 +91,8 @@ class StepPass:
         due = sorted(self.due.intersection(began))
         if due:
             self.due.discard(due[-1])
-            self._guide(due[-1], executor, x, timestep, model_options, seed)
+            with random_numbers_kept(x.device):
+                self._guide(due[-1], executor, x, timestep, model_options, seed)
         elif self.settings.outside_window == "tokens":
             self._show_tokens()
         else:

@@ -57,6 +57,12 @@ def test_caches_do_not_take_the_guidance_s_evaluations_for_the_sampler_s(tiny, n
     assert changes[0] < 5 * changes[1]
 
 
+def test_layers_that_draw_random_numbers_give_the_sampler_what_they_would_have_given(tiny):
+    """The guidance drew from the sampler's numbers: 20 % of the range off, with tokens that do not move."""
+    (model,) = tiny.comfy.run("TomePatchModel", model=tiny.model, ratio=0.5)
+    assert compare(tiny, model) == "equal"
+
+
 # Widgets whose defaults have nothing to do with three frames.
 BUSY = {"context_length": 2, "context_overlap": 1, "context_stride": 1, "view_length": 2, "view_overlap": 1, "dim": 0}
 
