@@ -7,12 +7,15 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..motionprompt_core.metrics.comparison import Clip, draw, table, to_dict
+from ..motionprompt_core.metrics.comparison import Clip, draw, table, to_dict, verdicts
 from ..motionprompt_core.metrics.consistency import consistency
 from ..motionprompt_core.metrics.measure import measure_video
 from .host.models import ManagedModel
 from .host.schema import DiscriminatorType, FlowModelType, make, schema
-from .host.vision import dino_embedder, frames_on_device, vision_embedder
+from .host.status import node_view
+from .host.vision import dino_embedder, frames_on_device, video_frames, vision_embedder
+
+VIDEO_TYPES = [io.Image, io.Video, io.Latent]
 
 
 class TemporalMetrics(io.ComfyNode):
@@ -21,12 +24,20 @@ class TemporalMetrics(io.ComfyNode):
         return schema(
             node_id="MotionPromptTemporalMetrics",
             display_name="Temporal Metrics",
-            description="Measures flicker, smoothness, motion and sharpness of one video, or of two side by side. Says "
-            "which formulas are VBench's, and when a video does not move at all.",
-            search_aliases=["motionprompt", "vbench", "flicker", "temporal consistency"],
+            description="Measures flicker, smoothness, motion and sharpness of one video, or of two side by side, and "
+            "says in words whether there is a flash, a seam, a freeze or a drift of the colours, and where. Says which "
+            "formulas are VBench's, and when a video does not move at all.",
+            search_aliases=["motionprompt", "vbench", "flicker", "temporal consistency", "flash", "seam", "freeze"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
-                make(io.Image.Input, "images", tooltip="The video's frames, at least 3, in their order."),
+                make(
+                    io.MultiType.Input,
+                    "images",
+                    VIDEO_TYPES,
+                    tooltip="The video, of at least 3 frames: frames in their order, a video from Load Video, or a "
+                    "latent, which vae decodes.",
+                ),
                 make(
                     FlowModelType.Input,
                     "flow_model",
@@ -40,12 +51,13 @@ class TemporalMetrics(io.ComfyNode):
                     min=1.0,
                     max=240.0,
                     step=0.5,
-                    tooltip="Frames a second of the video. Only dynamic_degree depends on it: it looks at about 8 a "
-                    "second.",
+                    tooltip="Frames a second, where images is not a video, which has its own. Only dynamic_degree "
+                    "depends on it: it looks at about 8 a second.",
                 ),
                 make(
-                    io.Image.Input,
+                    io.MultiType.Input,
                     "compare_with",
+                    VIDEO_TYPES,
                     optional=True,
                     tooltip="A second video, for instance without the guidance. The table shows images minus this one.",
                 ),
@@ -62,11 +74,28 @@ class TemporalMetrics(io.ComfyNode):
                     tooltip="Adds background consistency. VBench's figure is that of CLIP ViT-B/32; other vision "
                     "models give other figures.",
                 ),
+                make(io.Vae.Input, "vae", optional=True, tooltip="Decodes the video, if it is a latent."),
+                make(
+                    io.Int.Input,
+                    "seam_at",
+                    default=0,
+                    min=0,
+                    max=100000,
+                    optional=True,
+                    tooltip="The frame, counted from 0, at which a second part begins, to judge the seam there. 0 "
+                    "looks for the worst.",
+                ),
             ],
             outputs=[
                 make(io.String.Output, display_name="table", tooltip="The numbers as a table, for Preview Any."),
                 make(io.Image.Output, display_name="plot", tooltip="Change and speed along the video, and the table."),
                 make(io.String.Output, display_name="json", tooltip="Everything in numbers, as JSON."),
+                make(
+                    io.String.Output,
+                    display_name="verdict",
+                    tooltip="Whether there is a flash, a seam, a freeze or a drift of the colours, and where: a line for "
+                    "each video. It stands on the node, too.",
+                ),
             ],
         )
 
@@ -79,14 +108,15 @@ class TemporalMetrics(io.ComfyNode):
         compare_with: Any = None,
         discriminator: ManagedModel | None = None,
         clip_vision: Any = None,
+        vae: Any = None,
+        seam_at: int = 0,
     ) -> io.NodeOutput:
         # The first is what the others are compared with.
-        videos = [("images", images)]
-        if compare_with is not None:
-            videos.insert(0, ("compare_with", compare_with))
-        for name, video in videos:
-            if len(video) < 3:
-                raise ValueError(f"Temporal Metrics: {name} has {len(video)} frame(s), but motion needs at least 3.")
+        given = {"compare_with": compare_with, "images": images}
+        videos = {name: video_frames(name, value, vae) for name, value in given.items() if value is not None}
+        for name, (frames, _) in videos.items():
+            if len(frames) < 3:
+                raise ValueError(f"Temporal Metrics: {name} has {len(frames)} frame(s), but motion needs at least 3.")
         flow, judge = flow_model.load(), discriminator.load() if discriminator is not None else None
         dino = dino_embedder()
         embedders = {
@@ -94,11 +124,15 @@ class TemporalMetrics(io.ComfyNode):
             "background_consistency": vision_embedder(clip_vision) if clip_vision is not None else None,
         }
         clips = []
-        for name, video in videos:
+        for name, (video, own_fps) in videos.items():
             frames = frames_on_device(video)
             found = {key: consistency(frames, embed) for key, embed in embedders.items() if embed is not None}
-            clips.append(Clip(name, measure_video(frames, flow, judge, fps=fps), found))
+            measured = measure_video(frames, flow, judge, fps=own_fps or fps, seam_at=seam_at or None)
+            clips.append(Clip(name, measured, found))
         plot = draw(clips)[None]
-        text = table(clips)
+        text, said = table(clips), verdicts(clips)
+        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
+        if view is not None:
+            view.show(said)
         preview = ui.PreviewImage(plot, cls=cls).as_dict()
-        return io.NodeOutput(text, plot, json.dumps(to_dict(clips), indent=2), ui={**preview, "text": (text,)})
+        return io.NodeOutput(text, plot, json.dumps(to_dict(clips), indent=2), said, ui={**preview, "text": (text,)})

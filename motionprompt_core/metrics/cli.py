@@ -44,6 +44,7 @@ def add_to(commands: Any) -> None:
     metrics.add_argument("--dino", type=Path, help=f"weights of timm's {DINO}, for subject consistency")
     metrics.add_argument("--clip", type=Path, help=f"weights of timm's {CLIP}, for background consistency")
     metrics.add_argument("--max-frames", type=int, help="look at so many frames of each, from the beginning")
+    metrics.add_argument("--seam-at", type=int, help="frame, counted from 0, at which a second part begins, for seam")
     metrics.add_argument("--device", default="cpu", help="where the networks run, e.g. cuda")
     metrics.set_defaults(run=run_metrics)
 
@@ -59,7 +60,7 @@ def run_metrics(options: argparse.Namespace) -> None:
     for path, (frames, fps) in zip(options.files, streams, strict=True):
         seen = _Seen(frames, embedders, device, path)
         try:
-            measured = measure_stream(seen, flow, judge, fps=fps)
+            measured = measure_stream(seen, flow, judge, fps=fps, seam_at=options.seam_at)
         except ValueError as error:
             text = str(error)
             raise ValueError(text if str(path) in text else f"{path}: {text}") from error

@@ -20,6 +20,11 @@ METRICS: dict[str, tuple[int, str]] = {
     "warping_error": (-1, "proxy"),
     "flow_consistency": (1, "proxy"),
     "flow_acceleration": (-1, "proxy"),
+    "flash": (-1, "proxy, in L*"),
+    "seam": (-1, "proxy, by the usual"),
+    "motion_seam": (-1, "proxy, by the usual"),
+    "freeze": (-1, "FFmpeg's freezedetect, frames"),
+    "colour_drift": (-1, "CIE 1976"),
     "discriminator_score": (1, "proxy"),
     "dynamic_degree": (0, "VBench"),
     "flow_magnitude": (0, "proxy"),
@@ -95,11 +100,16 @@ def table(clips: Sequence[Clip]) -> str:
         rows.append([metric, *cells, {1: "higher", -1: "lower", 0: "as wanted"}[sign], source(metric, clips[0])])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    notes = [f"{clip.name}: {clip.measured.metrics.frames} frames" for clip in clips]
+    notes = [f"{clip.name}: {clip.measured.metrics.frames} frames: {clip.measured.metrics.verdict}" for clip in clips]
     notes += [f"{clip.name}: {FROZEN}" for clip in clips if clip.measured.metrics.frozen]
     missing = [key for key in ("subject_consistency", "background_consistency") if key not in clips[0].values()]
     notes += [f"not measured: {', '.join(missing)} (no DINO or CLIP weights)"] if missing else []
     return "\n".join([*lines, "", *notes])
+
+
+def verdicts(clips: Sequence[Clip]) -> str:
+    """A line of words for each clip."""
+    return "\n".join(f"{clip.name}: {clip.measured.metrics.verdict}" for clip in clips)
 
 
 def draw(clips: Sequence[Clip]) -> Tensor:

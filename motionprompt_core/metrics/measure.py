@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..discriminator.model import FlowDiscriminator
 from ..flow.base import FlowModel
+from . import faults
 from .video import (
     as_video,
     flow_scores,
@@ -26,6 +27,7 @@ from .video import (
     path_changes,
     sampling,
     sharpnesses,
+    structure_changes,
     top_speed,
     video_flow,
     warping_errors,
@@ -56,6 +58,12 @@ class TemporalMetrics:
         frozen: nothing moves, so the temporal scores above are no merit.
         flow_model: what measured the motion.
         frames: length of the video.
+        flash: proxy, how far the frame that stands out most is off in lightness, L* of 0..100, lower is steadier.
+        seam: proxy, the greatest lasting change between two frames, or that at a given frame, by the usual one; 1 is
+            none. motion_seam: the same of the motion's turns.
+        freeze: longest run of repeated frames (FFmpeg's freezedetect says which are), 0 is none.
+        colour_drift: CIE 1976 difference of the mean colour from the first quarter to the last, lower is steadier.
+        verdict: which of these five can be noticed, and at which frames, in words.
     """
 
     temporal_flickering: float
@@ -70,6 +78,12 @@ class TemporalMetrics:
     frozen: bool
     flow_model: str
     frames: int
+    flash: float
+    seam: float
+    motion_seam: float
+    freeze: float
+    colour_drift: float
+    verdict: str
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,6 +118,7 @@ def measure_video(
     fps: float = 8.0,
     gap: int = 1,
     batch: int = 8,
+    seam_at: int | None = None,
 ) -> MeasuredVideo:
     """Measure one video.
 
@@ -114,12 +129,13 @@ def measure_video(
         fps: of the video; `dynamic_degree` is defined at 8.
         gap: distance in frames of the pairs that the discriminator sees.
         batch: pairs at a time; fewer need less memory.
+        seam_at: the frame, counted from 0, at which a second part begins; None looks for the worst.
 
     Raises:
-        ValueError: wrong shape, too few frames, or frames too small for the flow model.
+        ValueError: wrong shape, too few frames, frames too small for the flow model, or no such frame.
     """
     video = as_video(frames, at_least=3)
-    return measure_stream([video], flow_model, discriminator, fps=fps, gap=gap, batch=batch)
+    return measure_stream([video], flow_model, discriminator, fps=fps, gap=gap, batch=batch, seam_at=seam_at)
 
 
 @torch.no_grad()
@@ -131,6 +147,7 @@ def measure_stream(
     fps: float = 8.0,
     gap: int = 1,
     batch: int = 8,
+    seam_at: int | None = None,
 ) -> MeasuredVideo:
     """As `measure_video`, for a video that comes in `parts` (t, 3, H, W) and need not fit into memory.
 
@@ -146,7 +163,11 @@ def measure_stream(
         _measure_block(video, own, found, flow_model, discriminator, gap, batch)
     if length < 3:
         raise ValueError(f"video: {length} frame(s), expected at least 3: the motion of fewer does not change.")
-    return found.result(flow_model, length, min(shape[-2:]))
+    if seam_at is not None and not 0 < seam_at < length:
+        raise ValueError(
+            f"seam_at is {seam_at}, but the video has the frames 0 to {length - 1}, and 0 follows on none."
+        )
+    return found.result(flow_model, length, min(shape[-2:]), seam_at)
 
 
 def _blocks(parts: Iterable[Tensor], overlap: int) -> Iterator[tuple[Tensor, int | None]]:
@@ -176,12 +197,14 @@ class _Sums:
     path: list[float] = field(default_factory=list)
     sharp: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    residuals: list[float] = field(default_factory=list)
+    colours: list[list[float]] = field(default_factory=list)
     warped: Tensor | None = None
     sampled: Tensor | None = None
     sampled_speeds: list[float] = field(default_factory=list)
     frames: int = 0
 
-    def result(self, flow_model: FlowModel, length: int, side: int) -> MeasuredVideo:
+    def result(self, flow_model: FlowModel, length: int, side: int, seam_at: int | None) -> MeasuredVideo:
         assert self.warped is not None
         error, seen, all_error, pixels = self.warped.tolist()
         speed = _mean(self.speeds)
@@ -189,6 +212,8 @@ class _Sums:
         speeds = self.speeds if self.step == 1 else self.sampled_speeds
         if speeds:
             dynamic = float(moves(speeds, len(speeds) + 1, side))
+        seen_faults = faults.find(self.residuals, self.path, self.changes, self.colours, seam_at)
+        drift, frozen = faults.colour_drift(self.colours), speed < FROZEN_SHARE * side
         metrics = TemporalMetrics(
             temporal_flickering=1 - _mean(self.changes),
             motion_smoothness=1 - _mean(self.halfway),
@@ -199,9 +224,12 @@ class _Sums:
             flow_acceleration=_mean(self.path) if self.path else 0.0,
             sharpness=_mean(self.sharp),
             discriminator_score=_mean(self.scores) if self.scores else None,
-            frozen=speed < FROZEN_SHARE * side,
+            frozen=frozen,
             flow_model=flow_model.name,
             frames=length,
+            **{name: fault.size for name, fault in seen_faults.items()},
+            colour_drift=drift,
+            verdict=faults.verdict(seen_faults, drift, frozen),
         )
         return MeasuredVideo(metrics, self.changes, self.speeds)
 
@@ -217,6 +245,7 @@ def _measure_block(
 ) -> None:
     """Adds a block's numbers; `own` as in `_blocks`."""
     found.sharp += sharpnesses(video[:own]).tolist()
+    found.colours += faults.frame_colours(video[:own]).tolist()
     if found.step > 1:
         _sample(video[:own], found, flow_model, batch)
     if len(video) < 2:
@@ -225,6 +254,7 @@ def _measure_block(
     forward = on_source_grid(raw, flow_model)
     backward = on_source_grid(video_flow(video.flip(0), flow_model, batch=batch), flow_model).flip(0)
     found.changes += frame_changes(video)[:own].tolist()
+    found.residuals += structure_changes(video, forward)[:own].tolist()
     found.speeds += top_speed(raw)[:own].tolist()
     found.halfway += halfway_errors(video if own is None else video[: own + 1], flow_model, batch).tolist()
     found.path += path_changes(forward)[:own].tolist()

@@ -64,6 +64,15 @@ def frame_changes(video: Tensor) -> Tensor:
     return (pixels[1:] - pixels[:-1]).abs().flatten(1).mean(1) / 255
 
 
+def structure_changes(video: Tensor, flow: Tensor) -> Tensor:
+    """What the flow (T - 1, 2, H, W) leaves unexplained of each change, but for the whole frame's colour: (T - 1,)."""
+    seen = stays_inside(flow).to(video.dtype)
+    share = seen.mean((2, 3), keepdim=True).clamp(min=1 / seen[0].numel())
+    left = (warp(video[1:], flow) - video[:-1]) * seen
+    left = left - seen * left.mean((2, 3), keepdim=True) / share
+    return (left.abs() / share).flatten(1).mean(1)
+
+
 def motion_smoothness(frames: Tensor, flow_model: FlowModel, batch: int = 8) -> float:
     """Proxy of VBench's motion smoothness: drop every other frame, rebuild it from its neighbours, 1 - mean error.
 
@@ -123,10 +132,15 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
     returned = warp(backward, forward)
     squared = forward.square().sum(1, keepdim=True) + returned.square().sum(1, keepdim=True)
     agree = (forward + returned).square().sum(1, keepdim=True) < 0.01 * squared + 0.5
-    height, width = forward.shape[-2:]
-    x = torch.arange(width, device=forward.device) + forward[:, :1]
-    y = torch.arange(height, device=forward.device).unsqueeze(1) + forward[:, 1:]
-    return agree & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return agree & stays_inside(forward)
+
+
+def stays_inside(flow: Tensor) -> Tensor:
+    """Which pixels a flow (B, 2, H, W; px) leads to another of the frame: (B, 1, H, W) bool."""
+    height, width = flow.shape[-2:]
+    x = torch.arange(width, device=flow.device) + flow[:, :1]
+    y = torch.arange(height, device=flow.device).unsqueeze(1) + flow[:, 1:]
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
 def warping_error(frames: Tensor, forward: Tensor, backward: Tensor) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_node_and_command_agree(comfy, flow_model, video, tmp_path, capsys):
     assert main(["metrics", *files, "--flow-model", "gradient", "--json"]) == 0
     command = json.loads(capsys.readouterr().out)
     images = [read_video(file)[0].movedim(1, -1) for file in files]
-    table, plot, text = comfy.run(
+    table, plot, text, said = comfy.run(
         "MotionPromptTemporalMetrics", images=images[1], compare_with=images[0], flow_model=flow_model, fps=8.0
     )
     node = json.loads(text)
@@ -43,20 +44,54 @@ def test_node_and_command_agree(comfy, flow_model, video, tmp_path, capsys):
         assert {**ours, "name": ""} == {**theirs, "name": ""}
     assert node["differences"][0]["temporal_flickering"] < -0.02  # the flicker that was put in
     assert "temporal_flickering" in table and "images - compare_with" in table
+    assert said.splitlines() == [f"{clip['name']}: {clip['verdict']}" for clip in node["videos"]]
     assert plot.ndim == 4 and plot.shape[-1] == 3 and 0 <= plot.min() < plot.max() <= 1
 
 
 def test_the_same_video_twice_differs_by_zero_and_a_still_one_is_flagged(comfy, flow_model, video):
-    _, _, text = comfy.run(
+    _, _, text, _ = comfy.run(
         "MotionPromptTemporalMetrics", images=video, compare_with=video, flow_model=flow_model, fps=8.0
     )
     assert not any(json.loads(text)["differences"][0].values())
-    table, _, _ = comfy.run(
+    table, _, _, said = comfy.run(
         "MotionPromptTemporalMetrics", images=video[:1].expand(6, -1, -1, -1), flow_model=flow_model, fps=8.0
     )
-    assert "NO MOTION" in table
+    assert "NO MOTION" in table and said == "images: nothing moves"
 
 
 def test_a_picture_is_no_video(comfy, flow_model, video):
     with pytest.raises(ValueError, match="compare_with has 1 frame.*at least 3"):
         comfy.run("MotionPromptTemporalMetrics", images=video, compare_with=video[:1], flow_model=flow_model, fps=8.0)
+
+
+def test_a_video_file_and_a_latent_are_measured_as_their_frames(comfy, flow_model, video):
+    from comfy_api.latest import InputImpl, Types
+
+    def measured(images, **more):
+        return json.loads(comfy.run("MotionPromptTemporalMetrics", images=images, flow_model=flow_model, **more)[2])
+
+    parts = Types.VideoComponents(images=video, audio=None, frame_rate=Fraction(24))
+    assert measured(InputImpl.VideoFromComponents(parts), fps=8.0) == measured(video, fps=24.0)
+    _, _, vae = comfy.run("MotionPromptLoadDemoVideoModel")
+    latent = {"samples": torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))}
+    assert measured(latent, vae=vae, fps=8.0) == measured(vae.decode(latent["samples"]), fps=8.0)
+    with pytest.raises(ValueError, match="images is a latent: connect the model's VAE to vae"):
+        measured(latent, fps=8.0)
+
+
+def test_a_flash_and_a_seam_at_a_given_frame_are_told_in_words(comfy, flow_model, video, tmp_path, capsys):
+    flashed = video.clone()
+    flashed[3] = (flashed[3] + 0.15).clamp(0, 1)
+    *_, said = comfy.run("MotionPromptTemporalMetrics", images=flashed, flow_model=flow_model, fps=8.0)
+    assert said.startswith("images: flash at frame 3 ")
+    joined = torch.cat((video, video.flip(1)))
+    options = {"images": joined, "flow_model": flow_model, "fps": 8.0}
+    _, _, text, said = comfy.run("MotionPromptTemporalMetrics", seam_at=len(video), **options)
+    assert f"seam at frame {len(video)} " in said
+    write_video((joined * 255).round() / 255, tmp_path / "joined.png", fps=8)
+    command = ["metrics", str(tmp_path / "joined.png"), "--flow-model", "gradient", "--json"]
+    assert main([*command, "--seam-at", str(len(video))]) == 0
+    found = json.loads(capsys.readouterr().out)["videos"][0]
+    assert found["seam"] == pytest.approx(json.loads(text)["videos"][0]["seam"], rel=1e-3)
+    with pytest.raises(ValueError, match="seam_at is 99, but the video has the frames 0 to 11"):
+        comfy.run("MotionPromptTemporalMetrics", seam_at=99, **options)
