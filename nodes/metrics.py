@@ -93,8 +93,8 @@ class TemporalMetrics(io.ComfyNode):
                 make(
                     io.String.Output,
                     display_name="verdict",
-                    tooltip="Whether there is a flash, a seam, a freeze or a drift of the colours, and where: a line for "
-                    "each video. It stands on the node, too.",
+                    tooltip="Whether there is a flash, a seam, a freeze or a drift of the colours, and where: a line "
+                    "for each video. It stands on the node, too.",
                 ),
             ],
         )

@@ -62,7 +62,7 @@ def before_and_after(blueprint: Blueprint) -> None:
             blueprint.add("VAEDecode", title, samples=sampler[0], vae=sockets["vae"])
             for title, sampler in (("Before", before), ("After", after))
         ]
-        stitched = blueprint.add("ImageStitch", image1=frames[0][0], image2=frames[1][0], match_image_size=False)
+        both = blueprint.add("MotionPromptBeforeAfter", before=frames[0][0], after=frames[1][0])
         measured = blueprint.add(
             "MotionPromptTemporalMetrics",
             images=frames[1][0],
@@ -70,10 +70,11 @@ def before_and_after(blueprint: Blueprint) -> None:
             flow_model=judges["flow_model"],
             room=300,
         )
-    blueprint.output("side_by_side", stitched[0])
+    blueprint.output("side_by_side", both[0])
     blueprint.output("before", frames[0][0])
     blueprint.output("after", frames[1][0])
     blueprint.output("table", measured["table"])
+    blueprint.output("verdict", measured["verdict"])
     blueprint.output("report", after["report"])
 
 

@@ -245,7 +245,11 @@ def steady_motion(graph: Graph) -> None:
     with graph.column("Plain | steady", 460, "#b58b2a"):
         videos = [graph.add("VAEDecode", one.node["title"], samples=one[0], vae=model["vae"]) for one in samplers]
         both = graph.add("MotionPromptBeforeAfter", before=videos[0][0], after=videos[1][0])
-        graph.add("SaveAnimatedWEBP", images=both[0], filename_prefix="motionprompt/steady_motion", fps=8.0, room=400)
+        saving = {"filename_prefix": "motionprompt/steady_motion", "fps": 8.0}
+        saved = graph.add("SaveAnimatedWEBP", images=both[0], room=400, **saving)
+    graph.in_app(positive, "text")
+    graph.in_app(steady, "strength")
+    graph.in_app(saved)
 
 
 def measure_video(graph: Graph) -> None:
@@ -261,6 +265,8 @@ def measure_video(graph: Graph) -> None:
             "MotionPromptTemporalMetrics", green=True, images=frames[0], flow_model=flow[0], fps=parts["fps"], room=420
         )
         graph.add("PreviewAny", "Table", source=metrics["table"], room=260)
+    graph.in_app(video, "file")
+    graph.in_app(metrics)
 
 
 WRITERS: dict[str, Callable[[Graph], None]] = {
