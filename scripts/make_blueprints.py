@@ -27,7 +27,7 @@ GUIDANCE = {"preset": "COMBO", "strength": "FLOAT"}
 
 def guided_sampler(blueprint: Blueprint) -> None:
     """Prompt to frames, guided."""
-    sockets = {name: blueprint.input(name, kind) for name, kind in SOCKETS.items()}
+    sockets: dict[str, Any] = {name: blueprint.input(name, kind) for name, kind in SOCKETS.items()}
     with blueprint.column("Prompt", 300):
         text = blueprint.input("prompt", "STRING")
         positive = blueprint.add("MotionPromptConditioning", text=text, clip=sockets["clip"])[0]
@@ -44,7 +44,7 @@ def guided_sampler(blueprint: Blueprint) -> None:
 
 def before_and_after(blueprint: Blueprint) -> None:
     """The plain and the guided video of one seed, side by side and measured."""
-    sockets = {name: blueprint.input(name, kind) for name, kind in SOCKETS.items()}
+    sockets: dict[str, Any] = {name: blueprint.input(name, kind) for name, kind in SOCKETS.items()}
     with blueprint.column("Prompt", 300):
         text = blueprint.input("prompt", "STRING")
         prompt = blueprint.add("PrimitiveStringMultiline", value=text)
@@ -54,7 +54,7 @@ def before_and_after(blueprint: Blueprint) -> None:
         judges = _judges(blueprint)
     with blueprint.column("Sampling", 330):
         shared = _widgets(blueprint, SAMPLER)
-        inputs = {name: sockets[name] for name in ("model", "latent_image")}
+        inputs: dict[str, Any] = {name: sockets[name] for name in ("model", "latent_image")}
         before = blueprint.add("KSampler", "Before", positive=plain[0], negative=negative, **inputs, **shared)
         after = _guided(blueprint, sockets, positive, negative, judges, shared)
     with blueprint.column("Look", 400):
@@ -78,29 +78,29 @@ def before_and_after(blueprint: Blueprint) -> None:
     blueprint.output("report", after["report"])
 
 
-def _negative(blueprint: Blueprint, sockets: Mapping[str, Output]) -> Output:
+def _negative(blueprint: Blueprint, sockets: Mapping[str, Any]) -> Output:
     text = blueprint.input("negative_prompt", "STRING")
     return blueprint.add("CLIPTextEncode", "Negative prompt", text=text, clip=sockets["clip"])[0]
 
 
 def _guided(
     blueprint: Blueprint,
-    sockets: Mapping[str, Output],
+    sockets: Mapping[str, Any],
     positive: Output,
     negative: Output,
-    judges: Mapping[str, Output],
-    shared: Mapping[str, Output],
+    judges: Mapping[str, Any],
+    shared: Mapping[str, Any],
 ) -> Placed:
-    inputs = {name: sockets[name] for name in ("model", "vae", "latent_image")}
+    inputs: dict[str, Any] = {name: sockets[name] for name in ("model", "vae", "latent_image")}
     inputs |= {"positive": positive, "negative": negative, **judges, **shared, **_widgets(blueprint, GUIDANCE)}
     return blueprint.add("MotionPromptKSampler", green=True, below=VIEW, **inputs)
 
 
-def _widgets(blueprint: Blueprint, kinds: Mapping[str, str]) -> dict[str, Output]:
+def _widgets(blueprint: Blueprint, kinds: Mapping[str, str]) -> dict[str, Any]:
     return {name: blueprint.input(name, kind) for name, kind in kinds.items()}
 
 
-def _judges(blueprint: Blueprint) -> dict[str, Output]:
+def _judges(blueprint: Blueprint) -> dict[str, Any]:
     flow = blueprint.add("MotionPromptLoadOpticalFlow", name="lucas_kanade_coarse")
     judge = blueprint.add("MotionPromptLoadFlowDiscriminator", name=GENERAL["name"], models=[GENERAL])
     return {"flow_model": flow[0], "discriminator": judge[0]}

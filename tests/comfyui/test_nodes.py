@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -119,6 +121,32 @@ def test_a_window_that_ends_before_it_starts_is_refused_before_the_run(comfy, na
     assert check("demo", start="0.5") is check("paper", start=0.13, stop=None) is check(None) is True
     assert "The guided window is negative: it starts at 0.5 and stops at 0.3" in check("paper", start="0.5")
     assert "start is 'soon', but must be a number" in check("paper", start="soon")
+
+
+def test_a_renamed_node_is_replaced_where_comfyui_can_and_harmless_where_not(comfy, monkeypatch):
+    renames = comfy.module("nodes.host.renames")
+    inputs = {"picture": "images", "flow": "flow_model", "rate": "fps"}
+    renamed = renames.Renamed("MotionPromptOld", "MotionPromptTemporalMetrics", ("rate",), inputs, (1, 0))
+    if not hasattr(__import__("comfy_api.latest").latest.io, "NodeReplace"):
+        asyncio.run(renames.register_renames([renamed]))
+        return
+    import server
+    from app.node_replace_manager import NodeReplaceManager
+
+    import nodes as core_nodes
+
+    manager = NodeReplaceManager()
+    monkeypatch.setattr(server.PromptServer, "instance", SimpleNamespace(node_replace_manager=manager), raising=False)
+    monkeypatch.setitem(core_nodes.NODE_CLASS_MAPPINGS, "MotionPromptTemporalMetrics", object)
+    asyncio.run(renames.register_renames([renamed]))
+    old = {"picture": ["2", 0], "flow": ["3", 0], "rate": 24.0}
+    prompt = {"1": {"class_type": "MotionPromptOld", "inputs": old, "_meta": {}}}
+    prompt["4"] = {"class_type": "PreviewAny", "inputs": {"source": ["1", 1]}, "_meta": {}}
+    manager.apply_replacements(prompt)
+    new = {"images": ["2", 0], "flow_model": ["3", 0], "fps": 24.0}
+    assert prompt["1"] == {"class_type": "MotionPromptTemporalMetrics", "inputs": new, "_meta": {}}
+    assert prompt["4"]["inputs"]["source"] == ["1", 0]
+    assert manager.as_dict()["MotionPromptOld"][0]["old_widget_ids"] == ["rate"]
 
 
 def test_keywords_that_an_older_core_lacks_are_left_out(comfy):

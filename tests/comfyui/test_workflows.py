@@ -46,6 +46,21 @@ def test_every_workflow_has_a_thumbnail_a_note_and_origins(path):
         assert node["type"] == "MarkdownNote" or {"cnr_id", "ver"} <= set(node["properties"]), node["type"]
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_app_mode_shows_widgets_and_nodes_that_there_are(path):
+    """Interfaces drop what they do not find, without a word."""
+    workflow = load_workflow(path)
+    app = workflow["extra"].get("linearData", {"inputs": [], "outputs": []})
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for node, widget in app["inputs"]:
+        slot = next(slot for slot in nodes[node]["inputs"] if slot["name"] == widget)
+        assert slot["widget"] == {"name": widget} and slot["link"] is None
+    shown = {nodes[node]["type"] for node in app["outputs"]}
+    assert shown <= {"SaveAnimatedWEBP", "MotionPromptReport", "MotionPromptTemporalMetrics"}
+    assert bool(app["inputs"]) == bool(shown)
+    assert shown or path.stem not in ("quickstart", "steady_motion"), "these are for people who want no graph"
+
+
 def frames_of(path: Path) -> np.ndarray:
     """An animated WebP as (frames, height, width, 3) in [0, 1]."""
     with Image.open(path) as video:
