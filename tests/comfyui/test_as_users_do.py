@@ -136,23 +136,27 @@ def test_other_ways_of_cfg_are_told_where_the_loss_is_to_see_cfg(tiny):
     assert not any("mix" in note for note in tiny.guided(loss_on="cfg")[1].notes)
 
 
+def sampled_by(tiny, guider):
+    (sigmas,) = tiny.comfy.run("BasicScheduler", model=tiny.model, scheduler="normal", steps=4, denoise=1.0)
+    tiny.comfy.run(
+        "SamplerCustomAdvanced",
+        noise=tiny.comfy.run("RandomNoise", noise_seed=3)[0],
+        guider=guider,
+        sampler=tiny.comfy.run("KSamplerSelect", sampler_name="euler")[0],
+        sigmas=sigmas,
+        latent_image=tiny.latent(),
+    )
+
+
 def test_guiders_that_mix_by_themselves_are_told(tiny):
     """Dual CFG and PerpNeg evaluate three prompts."""
-    (sigmas,) = tiny.comfy.run("BasicScheduler", model=tiny.model, scheduler="normal", steps=4, denoise=1.0)
     dual = {"cond1": tiny.learnable, "cond2": tiny.encode("grass"), "cfg_conds": 4.0, "cfg_cond2_negative": 2.0}
     perp = {"positive": tiny.learnable, "empty_conditioning": tiny.encode(""), "cfg": 5.0, "neg_scale": 1.0}
     plain = {"positive": tiny.learnable, "cfg": 5.0}
     for node, inputs in (("DualCFGGuider", dual), ("PerpNegGuider", perp), ("CFGGuider", plain)):
         model, report = tiny.applied()
         (guider,) = tiny.comfy.run(node, model=model, negative=tiny.negative, **inputs)
-        tiny.comfy.run(
-            "SamplerCustomAdvanced",
-            noise=tiny.comfy.run("RandomNoise", noise_seed=3)[0],
-            guider=guider,
-            sampler=tiny.comfy.run("KSamplerSelect", sampler_name="euler")[0],
-            sigmas=sigmas,
-            latent_image=tiny.latent(),
-        )
+        sampled_by(tiny, guider)
         assert report.guided == [0, 1]
         assert any("in a way of its own" in note for note in report.notes) == (node != "CFGGuider"), (
             node,
@@ -184,3 +188,15 @@ def test_two_halves_of_a_schedule_have_a_report_each(tiny):
         halves.append(latent)
     texts = [tiny.comfy.run("MotionPromptReport", report=report, latent=half)[1] for half in halves]
     assert texts[0] != texts[1]
+
+
+def test_estimates_are_captured_where_a_guider_mixes_by_itself(tiny, tmp_path, monkeypatch):
+    """Extraltodeus/ComfyUI-AutomaticCFG#24's kind: CFG functions are not what every guider asks."""
+    training = tiny.comfy.module("nodes.host.training")
+    monkeypatch.setattr(training, "capture_folder", lambda name: tmp_path / name)
+    models = {"vae": tiny.vae, "flow_model": tiny.flow, "name": "dual", "pairs": 2, "max_gap": 1}
+    (model,) = tiny.comfy.run("MotionPromptCaptureFlow", model=tiny.model, start=0.0, stop=1.0, **models)
+    prompts = {"cond1": tiny.plain, "cond2": tiny.encode("grass"), "cfg_conds": 4.0, "cfg_cond2_negative": 2.0}
+    (guider,) = tiny.comfy.run("DualCFGGuider", model=model, negative=tiny.negative, **prompts)
+    sampled_by(tiny, guider)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
