@@ -77,7 +77,7 @@ def test_comfyuis_optical_flow_model_is_taken(host, tmp_path, monkeypatch):
     loader, taken = "MotionPromptLoadOpticalFlow", host.comfy.module("nodes.host.flows").managed_flow(own)
     assert taken.module.name == "raft_large" and taken.load().network is network
     assert host.comfy.run(loader, optical_flow=own)[0].module.network is network
-    large = host.latent(frames=9, size=128)
+    large = host.latent(frames=5, size=128)
     (model,) = host.comfy.run("MotionPromptSteadyMotion", model=host.model, vae=host.vae, flow_model=own)
     assert not same(host.sample(model, steps=2, latent_image=large), host.sample(steps=2, latent_image=large))
     other = ModelPatcher(torch.nn.Linear(1, 1), load_device=torch.device("cpu"), offload_device=torch.device("cpu"))

@@ -73,6 +73,13 @@ def tiny_wan_i2v(seed: int = 0) -> Any:
     return load(WanModel(**WAN, in_dim=36, operations=OPERATIONS), seed)
 
 
+def tiny_animate2(seed: int = 0) -> Any:
+    from comfy.ldm.wan.model_animate2 import WanAnimate2Model
+
+    network = WanAnimate2Model(**WAN, in_dim=36, operations=OPERATIONS)
+    return load(network, seed, {"config": json.dumps({"transformer": {"model_type": "animate2"}})})
+
+
 def tiny_ltx2(seed: int = 0) -> Any:
     from comfy.ldm.lightricks.av_model import LTXAVModel
 
@@ -106,6 +113,8 @@ HOSTS: dict[str, tuple[Callable[[int], Any], int, int, str, int]] = {
     "wan22": (tiny_wan, 16, 4096, "EmptyHunyuanLatentVideo", 9),
     "wan22_i2v": (tiny_wan_i2v, 16, 4096, "EmptyHunyuanLatentVideo", 9),
 }
+if hasattr(comfy.model_base, "WAN_Animate2"):
+    HOSTS["animate2"] = (tiny_animate2, 16, 4096, "EmptyHunyuanLatentVideo", 9)
 if hasattr(comfy.model_base, "LTXAV"):
     HOSTS["ltx2"] = (tiny_ltx2, 128, 128, "EmptyLTXVLatentVideo", 17)
 if hasattr(comfy.model_base, "HunyuanVideo15"):
