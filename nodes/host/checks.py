@@ -10,6 +10,8 @@ from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ...motionprompt_core.guidance.losses import TERMS
+from ...motionprompt_core.guidance.report import GuidanceReport
+from ...motionprompt_core.guidance.settings import GuidanceSettings
 from .comfy_types import CondLists, Guider, Options, Sampler
 from .families import ModelFamily
 from .guidance import Guidance
@@ -27,6 +29,16 @@ def check_sampler(sampler: Sampler) -> None:
             "MotionPrompt: dpm_adaptive chooses its own steps, so it cannot be promised which of them are guided. "
             "Choose another sampler, such as dpmpp_2m, or set strength to 0."
         )
+
+
+def empty_window(settings: GuidanceSettings, report: GuidanceReport) -> str:
+    """What to say where tokens should be guided, and no step of a short schedule is in the window; else nothing."""
+    if report.planned or settings.strength == 0 or settings.guide == "estimate":
+        return ""
+    return (
+        f"No token is guided: none of the {report.num_steps} steps is between start ({settings.start:g}) and stop "
+        f"({settings.stop:g}). Raise stop, or set guide to estimate, which finds its steps by itself."
+    )
 
 
 def check_tokens(family: ModelFamily) -> None:

@@ -8,6 +8,7 @@ neighbours. Of these a short slice around the wanted frames is decoded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -242,11 +243,13 @@ class SliceDecoder(VideoDecoder):
         return torch.cat(parts)
 
     def whole_memory(self, noise_shape: Sequence[int]) -> float:
-        """Bytes that ComfyUI reckons for decoding, or encoding, the whole video."""
+        """Bytes that ComfyUI reckons for decoding, or encoding, the whole video; and its pictures in fp32, before and
+        after and once in between."""
         vae, shape = self.decode.vae, list(noise_shape)
         _, size = compression(vae)
         video = [1, 3, self.num_frames(shape[2]), shape[-2] * size, shape[-1] * size]
-        return max(vae.memory_used_decode(shape, vae.vae_dtype), vae.memory_used_encode(video, vae.vae_dtype))
+        coding = max(vae.memory_used_decode(shape, vae.vae_dtype), vae.memory_used_encode(video, vae.vae_dtype))
+        return coding + 3 * 4.0 * math.prod(video)
 
     def memory(self, noise_shape: Sequence[int], frames: int) -> float:
         """Bytes that ComfyUI reckons for decoding the slices of some frames."""
@@ -254,43 +257,6 @@ class SliceDecoder(VideoDecoder):
         latents = min(length, frames * (LATENTS_BEFORE + 1 + self.after))
         vae = self.decode.vae
         return latents * vae.memory_used_decode([batch, channels, 1, *size], vae.vae_dtype)
-
-
-class ChunkDecoder(SliceDecoder):
-    """For a video VAE that cuts time into chunks which begin anew (MiniMax H3: 17 frames of 5 latents): no slice of its
-    latents stands for frames, so that the whole video is decoded, in the chunks of the VAE's own."""
-
-    pieces = ((None, 2), (None, 1))
-
-    def num_frames(self, num_latents: int) -> int:
-        return self.decode.vae.upscale_ratio[0](num_latents)
-
-    def slices(self, num_latents: int, frames: list[int]) -> list[tuple[int, int]]:
-        return [(0, num_latents - 1)]
-
-    def __call__(self, x0: Tensor, frames: list[int]) -> Tensor:
-        with fixed_noise(self.decode.vae.device):
-            pictures = self.decode(self.as_model(x0))[0].movedim(1, 0)
-        self._check_number(len(x0), len(pictures))
-        return pictures[frames]
-
-    def pictures(self, x0: Tensor, most: int | None = None) -> Tensor:
-        return self(x0, list(range(self.num_frames(len(x0)))))
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """Latents (T, C, h, w) of a whole video (F, 3, H, W), nominally in [0, 1]."""
-        with fixed_noise(self.decode.vae.device):
-            return self.decode.encode(self.as_model(frames))[0].movedim(1, 0)
-
-    def latents(self, frames: Tensor, most: int | None = None) -> Tensor:
-        return self.encode(frames)
-
-
-def video_decoder(vae: Vae, model: BaseModel, appended: int, after: int, leading: int) -> SliceDecoder:
-    """The decoder for a video VAE's way to cut time."""
-    frames = vae.upscale_ratio[0]
-    even = frames(7) - 1 == 6 * (frames(2) - 1)
-    return (SliceDecoder if even else ChunkDecoder)(vae, model, appended, after, leading)
 
 
 def check_vae(vae: Vae, channels: int, dimensions: int) -> None:

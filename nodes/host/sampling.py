@@ -32,6 +32,7 @@ from .checks import (
     check_sampler,
     check_schedule,
     check_tokens,
+    empty_window,
     finite,
     mixed_otherwise,
     own_mixture,
@@ -102,6 +103,8 @@ class MotionPromptPatch:
             report.begin(self.guidance.settings.to_dict(), same_run=queued == self._queued)
         report.num_steps = len(sigmas) - 1
         report.planned = guided_steps(report.num_steps, self.guidance.settings)
+        if said := empty_window(self.guidance.settings, report):
+            report.note(said)
         started = time.perf_counter()
         original_options, original_conds = guider.model_options, guider.conds
         try:

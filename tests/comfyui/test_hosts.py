@@ -165,6 +165,17 @@ def test_guiders_and_sigmas_of_distilled_models(host, guider, sampler):
 
 
 @pytest.mark.parametrize("host", ["wan22"], indirect=True)
+@pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
+def test_caches_that_leave_evaluations_out(host, cache):
+    options = {"start_percent": 0.0, "end_percent": 1.0, "reuse_threshold": 0.5, "verbose": False}
+    (model,) = host.comfy.run(cache, model=host.model, **options)
+    patched, report = host.patched(model=model)
+    latent = host.sample(patched, steps=8)
+    assert streams(latent)[0].isfinite().all() and report.steps and accounted(report)
+    assert not same(latent, host.sample(model, steps=8))
+
+
+@pytest.mark.parametrize("host", ["wan22"], indirect=True)
 def test_a_guider_that_asks_the_model_its_own_way_is_named(host, monkeypatch):
     import comfy.samplers
 
@@ -201,6 +212,20 @@ def test_the_models_own_vae_in_pieces_is_what_it_is_at_once(tiny):
     assert parts.shape == encoded.shape == x0.shape
     # An untrained autoencoder remembers all that came before; what counts is that each latent is the right one.
     assert float((parts - encoded).abs().mean()) < 0.6 * float((encoded[1:] - encoded[:-1]).abs().mean())
+
+
+def test_tokens_whose_window_holds_no_step_are_named(tiny):
+    """As in each of two samplers of two steps."""
+    _, report = tiny.guided(steps=2, start=0.6, stop=0.7)
+    assert report.guided == [] and "none of the 2 steps" in report.summary() and "remark" in report.brief()
+    assert "none of the" not in tiny.guided(strength=0.0)[1].summary()
+
+
+@pytest.mark.parametrize("host", ["ltx2", "minimax"], indirect=True)
+def test_a_model_whose_prompt_cannot_learn_is_refused_for_tokens_in_words(host, tiny):
+    model, _ = host.comfy.run("MotionPromptApply", model=host.model, **tiny._guidance({"vae": host.vae, "stop": 1.0}))
+    with pytest.raises(ValueError, match="language model.*guided by its estimate alone.*Steady Motion"):
+        host.sample(model)
 
 
 SWEEP = list(

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.comfyui.test_steadying import patched
+
 
 def models_of(tiny):
     return sys.modules[f"{tiny.comfy.node('TinyVideoModel').__module__}.models"]
@@ -45,7 +47,7 @@ def with_lora(model):
     return model
 
 
-def test_streamed_weights_with_a_lora(tiny):
+def streamed(tiny):
     """ComfyUI's low-memory loading: three quarters of the weights stay behind, and are patched when they are used."""
     from comfy.model_patcher import ModelPatcher
 
@@ -54,13 +56,18 @@ def test_streamed_weights_with_a_lora(tiny):
             super().load(device_to, self.model_size() // 4, force_patch_weights, full_load=False)
 
     plain = tiny_model(tiny)
-    streamed = Streamed(tiny_model(tiny).model, plain.load_device, plain.offload_device)
-    assert_guides_like(tiny, with_lora(streamed), with_lora(plain))
-    assert streamed.model.model_lowvram
-    assert any(getattr(module, "weight_function", None) for module in streamed.model.modules())
+    model = Streamed(tiny_model(tiny).model, plain.load_device, plain.offload_device)
+    return with_lora(model), with_lora(plain)
 
 
-def test_weights_in_8_bits(tiny):
+def test_streamed_weights_with_a_lora(tiny):
+    model, plain = streamed(tiny)
+    assert_guides_like(tiny, model, plain)
+    assert model.model.model_lowvram
+    assert any(getattr(module, "weight_function", None) for module in model.model.modules())
+
+
+def in_8_bits(tiny):
     """What `--fp8_e4m3fn-unet` does, beside the same model with the rounded weights in 32 bits."""
     model, plain = tiny_model(tiny, torch.float8_e4m3fn, torch.float32), tiny_model(tiny)
     rounded = dict(model.model.diffusion_model.named_parameters())
@@ -68,17 +75,21 @@ def test_weights_in_8_bits(tiny):
         for name, weight in plain.model.diffusion_model.named_parameters():
             assert rounded[name].dtype == torch.float8_e4m3fn
             weight.copy_(rounded[name].float())
-    assert_guides_like(tiny, model, plain)
+    return model, plain
 
 
-def test_products_in_8_bits(tiny, monkeypatch):
-    """ComfyUI's layers that round their input too, as on cards that multiply in 8 bits, are looked through."""
+def test_weights_in_8_bits(tiny):
+    assert_guides_like(tiny, *in_8_bits(tiny))
+
+
+def products_in_8_bits(tiny):
+    """ComfyUI's layers that round their input too, as on cards that multiply in 8 bits."""
     import comfy.ops
 
     if "comfy_quant" not in Path(comfy.ops.__file__).read_text(encoding="utf-8"):
         pytest.skip("this ComfyUI keeps the scales of 8-bit weights in another way")
     plain = tiny_model(tiny)
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models_of(tiny), "randomise", lambda *_: None)
         model = tiny_model(tiny, operations=comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=False))
     state, kind = plain.model.diffusion_model.state_dict(), torch.tensor(list(b'{"format": "float8_e4m3fn"}')).byte()
@@ -92,6 +103,11 @@ def test_products_in_8_bits(tiny, monkeypatch):
         for name, weight in plain.model.diffusion_model.named_parameters():
             if name.endswith("attn2.to_v.weight"):
                 weight.copy_(state[name].float() * state[f"{name.removesuffix('weight')}weight_scale"])
+    return model, plain
+
+
+def test_products_in_8_bits_are_looked_through(tiny):
+    model, plain = products_in_8_bits(tiny)
     layers = [m for m in model.model.diffusion_model.modules() if getattr(m, "quant_format", None)]
     assert len(layers) > 10 and not any(layer._full_precision_mm for layer in layers)
     assert_guides_like(tiny, model, plain)
@@ -113,3 +129,51 @@ def test_a_compiled_model(tiny):
     assert torch.equal(tiny.guided(model=model, checkpointing="on")[0].isfinite(), torch.ones_like(plain).bool())
     assert counters["frames"]["ok"] == frames  # nothing was compiled for gradients
     torch._dynamo.reset()
+
+
+def integers(tiny):
+    """Weights as whole numbers with a scale, as ComfyUI's int8 files have them."""
+    import comfy.ops
+    from comfy import quant_ops
+
+    if "int8_tensorwise" not in getattr(quant_ops, "QUANT_ALGOS", {}):
+        pytest.skip("this ComfyUI has no weights in int8")
+    plain = tiny_model(tiny)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models_of(tiny), "randomise", lambda *_: None)
+        model = tiny_model(tiny, operations=comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=False))
+    state, kind = plain.model.diffusion_model.state_dict(), torch.tensor(list(b'{"format": "int8_tensorwise"}')).byte()
+    for name in [name for name in state if name.endswith("attn2.to_v.weight")]:
+        layer = name.removesuffix("weight")
+        scale = state[name].abs().max() / 127
+        state |= {name: (state[name] / scale).round().to(torch.int8), f"{layer}weight_scale": scale}
+        state[f"{layer}comfy_quant"] = kind
+    with torch.inference_mode():
+        model.model.diffusion_model.load_state_dict(dict(state))
+        for name, weight in plain.model.diffusion_model.named_parameters():
+            if name.endswith("attn2.to_v.weight"):
+                weight.copy_(state[name].float() * state[f"{name.removesuffix('weight')}weight_scale"])
+    assert any(getattr(m, "quant_format", None) for m in model.model.diffusion_model.modules())
+    return model, plain
+
+
+def compiled(tiny):
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    return tiny.comfy.run("TorchCompileModel", model=tiny.model, backend="eager")[0], tiny.model
+
+
+@pytest.mark.parametrize("pair", [streamed, in_8_bits, products_in_8_bits, integers, compiled])
+def test_the_estimate_is_corrected_as_on_the_plain_model(tiny, pair):
+    """The corrected videos are no further apart than the plain ones are, within rounding."""
+    found = []
+    for model in pair(tiny):
+        steadied, report = patched(tiny, model)
+        options = {"latent_image": tiny.latent(4), "steps": 4, "cfg": 1.0}
+        found.append((tiny.stock(model=steadied, **options), tiny.stock(model=model, **options), report))
+    (steady, bare, report), (plain_steady, plain_bare, plain_report) = found
+    assert [step.step for step in report.steps] == [step.step for step in plain_report.steps] != []
+    rounding, between = float((bare - plain_bare).norm()), float((steady - plain_steady).norm())
+    assert between <= 2 * rounding + 1e-3 * float(plain_bare.norm())
+    assert float((steady - bare).norm()) > 3 * between

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..chunk_decoder import video_decoder
 from ..comfy_types import BaseModel, CondLists, Options, Patcher, Vae
-from ..decode import FrameDecoder, SliceDecoder, check_vae, video_decoder
+from ..decode import FrameDecoder, SliceDecoder, check_vae
 from ..networks import transformer_blocks, unet_layers
 from .base import ModelFamily, Windows
 

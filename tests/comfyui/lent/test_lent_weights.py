@@ -85,6 +85,13 @@ def test_a_few_combinations(cell, options):
     assert found["lent"] > 0 or options["budget"] == 1.0
 
 
+@pytest.mark.parametrize("options", [{"budget": 0.1}, {"budget": 0.5, "how": "streamed", "lora": True}], ids=name)
+def test_the_estimate_is_corrected_as_where_weights_are_the_layers_own(cell, options):
+    found = cell(estimate=True, **options)
+    assert "error" not in found, found.get("trace")
+    assert found["steps"] > 0 and found["apart"] < 1e-3 * found["changed"]
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("options", WHOLE, ids=name)
 def test_the_whole_matrix(cell, options):

@@ -101,6 +101,7 @@ class World:
         lora: bool = False,
         motion: str = "",
         pressure: float = 0.1,
+        estimate: bool = False,
         **what: Any,
     ) -> dict[str, Any]:
         """One combination: slopes, and whether plain sampling is what it is where weights are the layers' own.
@@ -109,6 +110,7 @@ class World:
 
         Args:
             budget: share of the weights that finds room. pressure: see aimdo.py.
+            estimate: correct the estimate instead of guiding tokens, and compare with the classic patcher's.
             what: the models, see `Kind`.
         """
         kind = Kind(motion=motion, **what)
@@ -122,6 +124,8 @@ class World:
         streamed = [patcher for patcher in models.patchers() if hasattr(patcher.model, "share")]
         for patcher in streamed:
             patcher.model.share = budget
+        if estimate:
+            return self.corrected(model, kind, lora)
         before = self.stock(model)
         options = {"latent_image": self.tiny.latent(FRAMES), **SAMPLING}
         settings = {"mode": mode, "checkpointing": checkpointing, "stop": 1 / SAMPLING["steps"]}
@@ -213,6 +217,23 @@ class World:
             (exact,) = self.tiny.gradients(model=self._patched(classic, lora, kind.motion), **options)
         cosine = torch.cosine_similarity(found.flatten(), exact.flatten(), dim=0)
         return {"autograd": float(found.norm()), "classic": float(exact.norm()), "cosine": float(cosine)}
+
+    def corrected(self, model: Any, kind: Kind, lora: bool) -> dict[str, Any]:
+        """Steps that were corrected, what that changed, and how far it is from the classic patcher's."""
+        options = {"latent_image": self.tiny.latent(4), "steps": 4, "cfg": 1.0}
+        steadying = self.comfy.module("nodes.host.steadying")
+        report = self.comfy.module("motionprompt_core.estimate.report").EstimateReport()
+
+        def steady(model: Any) -> torch.Tensor:
+            patch = steadying.EstimatePatch(1.0, self.tiny.vae, self.tiny.flow, report)
+            return self.tiny.stock(model=patch.attach(model), **options)
+
+        found, plain = steady(model), self.tiny.stock(model=model, **options)
+        steps = len(report.steps)
+        with self.classically(kind) as classic:
+            expected = steady(self._patched(classic, lora, kind.motion))
+        changed, apart = float((found - plain).norm()), float((found - expected).norm())
+        return {"steps": steps, "changed": changed, "apart": apart}
 
     def stock(self, model: Any) -> torch.Tensor:
         return self.tiny.stock(model=model, latent_image=self.tiny.latent(FRAMES), **SAMPLING)
