@@ -210,11 +210,6 @@ def set_cfg(guider: Any, cfg: float) -> None:
         guider.cfg = cfg
 
 
-def options_of(options: Options | None) -> Options:
-    """The transformer options within model options; empty if there are none."""
-    return (options or {}).get("transformer_options") or {}
-
-
 class Previewer(Protocol):
     """latent_preview.LatentPreviewer"""
 

@@ -5,7 +5,7 @@
 - SAMPLER_SAMPLE, once per pass over the schedule (FreeInit makes several): fresh tokens, fresh step counting.
 - PREDICT_NOISE, at each evaluation: optimises the tokens when a guided step begins, then lets the sampler go on.
 
-A run lives in the guider's transformer options, so that a patched model that is kept and used again starts afresh.
+A run lives in the guider's model options, so that a patched model that is kept and used again starts afresh.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .checks import (
     mixed_otherwise,
     own_mixture,
 )
-from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, options_of
+from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler
 from .conds import find_prompts, plain_conds, resolved
 from .core_functions import check_core
 from .decode import frame_size
@@ -122,8 +122,8 @@ class MotionPromptPatch:
             elif self.correction is not None:
                 applies = describe(self.guidance.settings)
                 self._tell(f"MotionPrompt, {applies}: the estimate is guided, without gradients.")
-            transformer_options = {**original_options.get("transformer_options", {}), KEY: run}
-            guider.model_options = {**original_options, "transformer_options": transformer_options}
+            # Not in the transformer options: torch.compile watches those, and would compile anew for each run.
+            guider.model_options = {**original_options, KEY: run}
             guider.conds = plain_conds(conds)
             result = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
             report.look_for_effect()
@@ -229,7 +229,7 @@ class MotionPromptPatch:
 
 
 def _run_of(model_options: Options | None) -> GuidedRun | None:
-    return options_of(model_options).get(KEY)
+    return (model_options or {}).get(KEY)
 
 
 def _seen_before(conds: Conds) -> bool:

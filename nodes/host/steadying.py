@@ -1,6 +1,6 @@
 """Guidance of the estimate as a patch of ComfyUI's MODEL: denoised in, denoised out, and no gradient anywhere.
 
-- OUTER_SAMPLE, once per sampler node: checks the input and makes a run, which lives in the transformer options.
+- OUTER_SAMPLE, once per sampler node: checks the input and makes a run, which lives in the guider's model options.
 - PREPARE_SAMPLING: has VAE and flow model loaded with the model.
 - SAMPLER_SAMPLE, once per pass: fresh step counting, and the sampler is asked what it takes over of a change.
 - PREDICT_NOISE, the outermost: what comes back from everything else, context windows and CFG included, is corrected.
@@ -92,8 +92,8 @@ class EstimatePatch:
         original = guider.model_options
         check_finite(latent_image, guider.conds)
         run = self._begin(guider, Streams(noise, kwargs.get("latent_shapes")), noise, sampler, sigmas)
-        transformer_options = {**original.get("transformer_options", {}), KEY: run}
-        guider.model_options = {**original, "transformer_options": transformer_options}
+        # Not in the transformer options: torch.compile watches those, and would compile anew for each run.
+        guider.model_options = {**original, KEY: run}
         try:
             return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         finally:
@@ -167,4 +167,4 @@ class EstimatePatch:
 
 
 def _run_of(model_options: Options | None) -> EstimateRun | None:
-    return ((model_options or {}).get("transformer_options") or {}).get(KEY)
+    return (model_options or {}).get(KEY)
