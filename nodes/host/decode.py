@@ -45,8 +45,16 @@ class _Pictures:
     def __call__(self, latents: Tensor) -> Tensor:
         """Pictures, nominally in [0, 1], of latents as the model sees them."""
         raw = self.model.process_latent_out(latents).to(device=self.vae.device, dtype=self.vae.vae_dtype)
-        with attached():
-            pictures = self.vae.first_stage_model.decode(raw).float()
+        try:
+            with attached():
+                pictures = self.vae.first_stage_model.decode(raw).float()
+        except RuntimeError as error:
+            if "Padding size" not in str(error):
+                raise
+            raise ValueError(
+                f"MotionPrompt: the VAE cannot decode latents of {raw.shape[-1]} x {raw.shape[-2]}, which are too "
+                "small for it. Make the video larger."
+            ) from error
         return (pictures * self.slope + self.offset).to(latents.device)
 
     def encode(self, pictures: Tensor) -> Tensor:

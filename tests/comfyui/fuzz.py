@@ -223,7 +223,8 @@ class Fuzz:
         if shown["finite"]:
             return "done"
         report = "\n".join(str(part) for part in result.outputs.get("report", {}).get("text", []))
-        if "NaN or infinity" in report and not self._stock(case)["finite"]:
+        told = "NaN or infinity" in report or "state: off" in report  # switched off, it is the stock sampler
+        if told and not self._stock(case).get("finite", True):
             return "NaN as the stock sampler, and told"
         return f"wrong: the video is not finite: {report}"
 

@@ -93,6 +93,13 @@ def test_what_cannot_work_is_said(video, tiny):
     refused(video, "raft_small.*64x64 px.*128x128", flow_model=raft)
 
 
+def test_latents_too_small_for_the_vae_are_named(tiny):
+    """It was torch's error about padding, of a layer somewhere in LTX-Video's decoder."""
+    video = TinyFamily(tiny.comfy, "ltx", tiny.flow, tiny.discriminator)
+    with torch.inference_mode(), pytest.raises(ValueError, match="cannot decode latents of 1 x 1.*larger"):
+        video.decoder()(torch.zeros(3, video.vae.latent_channels, 1, 1), [0, 1])
+
+
 def test_a_reference_picture_before_the_video_is_no_frame_of_it(tiny):
     """Wan VACE puts its latent first; Trim Video Latent takes it off after sampling. It was counted and drawn."""
     import comfy.ops
