@@ -25,7 +25,7 @@ def test_random_prompts_end_well(comfy_server: ComfyServer, tmp_path: Path) -> N
         fuzz.run(number)
         save(fuzz.tally, Path(os.environ.get("MOTIONPROMPT_FUZZ_OUT", str(tmp_path / "fuzz.json"))))
     assert not fuzz.tally.wrong, "\n\n".join(fuzz.tally.wrong)
-    assert fuzz.tally.counts["done"] >= COUNT // 5, fuzz.tally.counts
+    assert fuzz.tally.counts["done"] >= COUNT // 10, fuzz.tally.counts
     assert log_faults(comfy_server.log()) == before
 
 
