@@ -67,8 +67,9 @@ def check_finite(latents: Tensor, conds: CondLists) -> None:
 
 def finite(value: object) -> bool:
     """Whether a tensor has no NaN or infinity; anything else has none."""
-    plain = isinstance(value, Tensor) and not value.is_nested and value.is_floating_point()
-    return not plain or bool(torch.isfinite(value).all())
+    if not isinstance(value, Tensor) or value.is_nested or not value.is_floating_point():
+        return True
+    return bool(torch.isfinite(value).all())
 
 
 def check_losses(guidance: Guidance) -> None:
@@ -84,7 +85,7 @@ def check_losses(guidance: Guidance) -> None:
 
 def own_mixture(guider: Guider) -> str:
     """What the report says of a guider that evaluates and mixes the prompts in a way of its own."""
-    if type(guider).predict_noise is CFGGuider.predict_noise:
+    if getattr(type(guider), "predict_noise", None) is CFGGuider.predict_noise:
         return ""
     return (
         f"{type(guider).__name__} mixes the prompts in a way of its own, so the loss may look at another mixture than "

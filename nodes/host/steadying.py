@@ -144,7 +144,8 @@ class EstimatePatch:
         run = _run_of(extra_args["model_options"])
         if run is None:
             return executor(guider, sigmas, extra_args, callback, *args, **kwargs)
-        noise, latent_image, mask = (*args, None, None, None)[:3]
+        padded: tuple[Any, ...] = (*args, None, None, None)
+        noise, latent_image, mask = padded[:3]
         with run.one_pass(executor.class_obj, sigmas, noise, latent_image, mask):
 
             def report_step(state: object, *more: object) -> object:
