@@ -78,7 +78,8 @@ class SteadyMotion(io.ComfyNode):
             used = f"models/vae_approx/{tiny}" if tiny else "the VAE that is connected"
             lines = [f"Waits for a sampler to use this model. Decodes with {used}."]
         flow = ManagedModel(load_flow_model(available_flow_models()[0])) if flow_model is None else flow_model
-        patch = EstimatePatch(strength, vae, managed_flow(flow), EstimateReport(), view=view)
-        if view is not None:
-            view.show("\n".join(lines))
+        say = None if view is None else view.show
+        patch = EstimatePatch(strength, vae, managed_flow(flow), EstimateReport(), say=say)
+        if say is not None:
+            say("\n".join(lines))
         return io.NodeOutput(patch.attach(model))

@@ -1,11 +1,12 @@
-// What a node shows of its run: lines of text, and the curves of the loss and of phi. One widget made of HTML, the same
-// in the classic canvas and in Nodes 2.0. It exists only while there is something to show, and no workflow keeps it.
+// What a node shows of its run: lines of text, and curves of loss and phi, or of how much the estimate was changed. One
+// widget made of HTML, the same in the classic canvas and in Nodes 2.0. It exists only while there is something to show,
+// and no workflow keeps it.
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 
 const EVENT = "motionprompt.view" // nodes/host/status.py
 const WIDGET = "motionprompt_view"
-const COLOURS = { loss: "#d9962e", phi: "#4c9be8" }
+const COLOURS = { loss: "#d9962e", phi: "#4c9be8", change: "#5fae6b" }
 const PLOT = 90 // least height of the curves in pixels
 const [MARGIN, PADDING, LINE] = [6, 8, 15]
 const FONT = "11px sans-serif"

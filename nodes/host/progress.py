@@ -102,9 +102,12 @@ class Progress:
 
 
 def curves(report: GuidanceReport, running: StepReport | None = None) -> dict[str, list[float | None]]:
-    """Loss, phi and step of every iteration so far, with those of a step that is not in the report yet."""
+    """Loss, phi and step of every iteration so far, with those of a step that is not in the report yet; where there are
+    none, by how much the estimate was changed at each corrected step."""
     steps = [*report.steps, *([running] if running is not None else [])]
     points = [(iteration.loss, iteration.phi, step.step) for step in steps for iteration in step.iterations]
+    if not points and report.correction is not None:
+        return {"change": [step.change for step in report.correction.steps]}
     return {name: [point[at] for point in points] for at, name in enumerate(("loss", "phi", "step"))}
 
 

@@ -85,7 +85,9 @@ class MotionPromptPatch:
         if correction is None:
             return without_guides(model)
         share = min(guidance.settings.strength, 1.0)
-        return EstimatePatch(share, guidance.vae, guidance.flow, correction, guide=True).attach(model)
+        return EstimatePatch(
+            share, guidance.vae, guidance.flow, correction, guide=True, say=self._correction_says
+        ).attach(model)
 
     def _outer_sample(
         self,
@@ -179,6 +181,12 @@ class MotionPromptPatch:
         logging.info(line)
         if self.guidance.view is not None:
             self.guidance.view.show(line)
+
+    def _correction_says(self, text: str) -> None:
+        """While it samples, what the correction is about to do stands below what applies; the report has the rest."""
+        report, view = self.guidance.report, self.guidance.view
+        if view is not None and report.state == "running":
+            view.show(f"{report.estimate}\n{text}")
 
     def _prepare_sampling(
         self, executor: Executor, model: Patcher, noise_shape: Sequence[int], conds: Conds, *args: object, **kwargs: Any

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from comfy.patcher_extension import WrappersMP
@@ -21,7 +21,7 @@ from .decode import frame_size
 from .families import family_of
 from .memory import loaded_beside
 from .models import ManagedModel
-from .status import NodeView, queued_run
+from .status import queued_run
 from .steady_run import EstimateRun
 from .streams import Streams
 
@@ -45,7 +45,7 @@ class EstimatePatch:
         flow: the flow model.
         report: filled while sampling.
         guide: it is a part of a MotionPrompt patch (its setting *guide*), and goes with it.
-        view: where it says what it did, for each sampler that is given the model.
+        say: shows lines on the node: what it is about to do and what it did, for each sampler that is given the model.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class EstimatePatch:
         flow: ManagedModel,
         report: EstimateReport,
         guide: bool = False,
-        view: NodeView | None = None,
+        say: Callable[[str], object] | None = None,
     ):
         self.strength, self.vae, self.flow, self.report, self.guide = strength, vae, flow, report, guide
-        self.view = view
+        self.say = say
         self._told: list[str] = []  # of the samplers before, in the same queued run
         self._queued: str | None = None
 
@@ -119,8 +119,8 @@ class EstimatePatch:
 
     def tell(self, line: str) -> None:
         """Put a line on the node, below what the samplers before were told."""
-        if self.view is not None:
-            self.view.show("\n".join([*self._told, *([line] if line else [])]))
+        if self.say is not None:
+            self.say("\n".join([*self._told, *([line] if line else [])]))
 
     def _prepare_sampling(
         self, executor: Executor, model: Patcher, noise_shape: Sequence[int], conds: Conds, *args: object, **kwargs: Any

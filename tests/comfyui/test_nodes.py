@@ -285,6 +285,15 @@ def test_lines_and_curves_on_the_node_tell_how_it_goes(tiny, monkeypatch):
     assert len(set(curves["loss"])) == 3 and all(0 < phi < 1 for phi in curves["phi"]) and curves["step"] == [0, 0, 0]
 
 
+def test_lines_on_the_node_tell_what_the_estimate_costs_before_and_by_how_much_it_was_changed_after(tiny, monkeypatch):
+    views, _, _ = guided_with_a_view(tiny, monkeypatch, guide="estimate")
+    before, after = views[-2], views[-1]
+    assert "the estimate is guided" in before["lines"][0] and before["curves"] == {}
+    assert re.search(r"Up to \d of 4 steps are corrected. Each time \d+ frames .* GiB", before["lines"][1])
+    corrected = int(re.search(r"^done: estimate corrected (\d) times", after["lines"][0]).group(1))
+    assert corrected > 0 and len(after["curves"]["change"]) == corrected
+
+
 def test_what_a_node_shows_names_its_workflow_and_is_json_for_a_browser(comfy, monkeypatch):
     from server import PromptServer
 
