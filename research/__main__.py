@@ -7,13 +7,16 @@ import sys
 from motionprompt_core.commandline import run_commands
 
 from .cost import commands as cost
-from .cost import video_models
+from .cost import estimate, video_models
 from .evaluation import commands as evaluation
 
 
 def main(arguments: list[str] | None = None) -> int:
     return run_commands(
-        "python -m research", "Evidence and costs of MotionPrompt.", (evaluation, cost, video_models), arguments
+        "python -m research",
+        "Evidence and costs of MotionPrompt.",
+        (evaluation, cost, estimate, video_models),
+        arguments,
     )
 
 

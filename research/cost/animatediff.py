@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,7 +23,8 @@ from motionprompt_core.flow.rife import RifeFlow
 from motionprompt_core.guidance.autograd import constant_layers, save_copies
 from scripts.locate import animatediff
 
-HOST = Path(__file__).resolve().parents[2] / "nodes" / "host"
+ROOT = Path(__file__).resolve().parents[2]
+PACK = "motionprompt_bench_pack"
 UNET = {
     "image_size": 32,
     "in_channels": 4,
@@ -87,8 +87,8 @@ class AnimateDiffShapes:
     def __init__(self, comfyui: Path, evolved: Path, motion: str = "v2", device: str = "meta"):
         import_comfyui(comfyui)
         self.device = device
-        self._checkpoints = _module("motionprompt_checkpoints", HOST / "checkpoints.py")
-        self._networks = _module("motionprompt_networks", HOST / "networks.py")
+        self._checkpoints = pack_module("nodes.host.checkpoints")
+        self._networks = pack_module("nodes.host.networks")
         attention = importlib.import_module("comfy.ldm.modules.attention")
         self._options = {"optimized_attention_override": lambda f, *a, **k: attention.attention_pytorch(*a, **k)}
         operations = importlib.import_module("comfy.ops").disable_weight_init
@@ -218,9 +218,11 @@ def import_comfyui(folder: Path) -> None:
         importlib.import_module("comfy.model_management")
 
 
-def _module(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def pack_module(name: str) -> Any:
+    """A module of the pack, without starting ComfyUI's nodes; ComfyUI must be importable."""
+    for package, path in ((PACK, ROOT), (f"{PACK}.nodes", ROOT / "nodes")):
+        if package not in sys.modules:
+            module = ModuleType(package)
+            module.__path__ = [str(path)]
+            sys.modules[package] = module
+    return importlib.import_module(f"{PACK}.{name}")

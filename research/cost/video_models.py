@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,11 +18,9 @@ from torch import Tensor
 from motionprompt_core.guidance.autograd import constant_layers
 from scripts.locate import comfyuis
 
-from .animatediff import import_comfyui
+from .animatediff import import_comfyui, pack_module
 from .measure import Cost, fused_attention, measure
 
-ROOT = Path(__file__).resolve().parents[2]
-PACK = "motionprompt_bench_pack"
 LVDM = {"model_channels": 320, "context_dim": 1024, "num_heads": -1, "num_head_channels": 64, "temporal": "lvdm"}
 NETWORKS: dict[str, dict[str, Any]] = {
     "lavie": {
@@ -52,19 +47,9 @@ class Counted:
     whole: dict[tuple[bool, bool], Cost]
 
 
-def pack_module(name: str) -> Any:
-    """A module of the pack, without starting ComfyUI's nodes."""
-    import_comfyui(comfyuis()[0])
-    for package, path in ((PACK, ROOT), (f"{PACK}.nodes", ROOT / "nodes")):
-        if package not in sys.modules:
-            module = ModuleType(package)
-            module.__path__ = [str(path)]
-            sys.modules[package] = module
-    return importlib.import_module(f"{PACK}.{name}")
-
-
 def count(family: str, height: int, width: int) -> Counted:
     """Costs of a family's network in fp16 for a prompt, 16 frames of height x width pixels."""
+    import_comfyui(comfyuis()[0])
     networks, checkpoints = pack_module("nodes.host.networks"), pack_module("nodes.host.checkpoints")
     attention = importlib.import_module("comfy.ldm.modules.attention")
     operations = importlib.import_module("comfy.ops").disable_weight_init
@@ -107,6 +92,7 @@ def _gradient(evaluate: Any, text: Tensor) -> Tensor:
 
 def told(family: str, height: int, width: int) -> dict[str, float]:
     """What the family says: costs in forward passes, and bytes for gradients; by the names of `found`."""
+    import_comfyui(comfyuis()[0])
     known = pack_module("nodes.host.families").available_families()
     handler = next(one for one in known if one.name == family)
     file = "videocrafter" if family == "videocrafter2" else family

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from research.__main__ import main
 from research.cost.demo import load, timed_sample
+from research.cost.estimate import page
 from research.cost.measure import Meter, Stopwatch, fused_attention, measure
 from research.cost.recipes import Parts, Recipe, whole_run
 
@@ -102,3 +103,12 @@ def test_a_samples_parts_are_all_of_it():
     assert found["text encoder"] < 0.1 * denoiser > found["flow"] + found["discriminator"]
     assert 0 <= found["other"] < 0.01 * found["total"]
     assert sum(found.values()) == pytest.approx(2 * found["total"])
+
+
+def test_the_page_on_cost_is_made_of_what_was_counted() -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert (root / "docs" / "cost.md").read_text(encoding="utf-8") == page(root / "docs" / "cost")
+    rows = json.loads((root / "docs" / "cost" / "estimate.json").read_text(encoding="utf-8"))
+    short = {row["autoencoder"]: row for row in rows if row["size"] == "16 frames of 512 x 512"}
+    assert short["TAESD"]["times_plain"] < 1.06 and short["TAESD"]["correction_gib"] < 0.3
+    assert short["the full VAE"]["times_plain"] < 1.5
