@@ -181,10 +181,11 @@ def _ahead(summary: dict[str, Any]) -> str:
     ratio = arms[subject].get("flops_ratio")
     if ratio is None:
         return text
-    gains = {name: find(summary, name, "plain", "coherence")["mean"] for name in (subject, *others)}
-    extra = {name: max(arms[name].get("flops_ratio", 1.0) - 1, 1e-9) for name in gains}
+    counted = [name for name in others if "flops_ratio" in arms[name]]
+    gains = {name: find(summary, name, "plain", "coherence")["mean"] for name in (subject, *counted)}
+    extra = {name: max(arms[name]["flops_ratio"] - 1, 1e-9) for name in gains}
     mine = gains[subject] / extra[subject]
-    ahead = [name for name in others if gains[name] > 0 and gains[name] / extra[name] > mine]
+    ahead = [name for name in counted if gains[name] > 0 and gains[name] / extra[name] > mine]
     return f"{text} More coherence gained per extra operation than {SUBJECTS[subject]} (means): {_names(ahead)}."
 
 
