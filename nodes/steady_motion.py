@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..motionprompt_core.estimate.report import EstimateReport
 from ..motionprompt_core.flow import available_flow_models, load_flow_model
+from .host.checks import encodes
 from .host.flows import managed_flow
 from .host.models import ManagedModel
 from .host.schema import FlowModelType, OpticalFlowType, make, schema, slider
@@ -73,9 +74,9 @@ class SteadyMotion(io.ComfyNode):
             lines = ["off: the video is exactly the plain one."]
         else:
             tiny = tiny_autoencoder_file(model.model)
-            if tiny is not None:
-                vae = load_tiny_autoencoder(tiny)
-            used = f"models/vae_approx/{tiny}" if tiny else "the VAE that is connected"
+            used = "the VAE that is connected"
+            if tiny is not None and encodes(found := load_tiny_autoencoder(tiny)):
+                vae, used = found, f"models/vae_approx/{tiny}"
             lines = [f"Waits for a sampler to use this model. Decodes with {used}."]
         flow = ManagedModel(load_flow_model(available_flow_models()[0])) if flow_model is None else flow_model
         say = None if view is None else view.show

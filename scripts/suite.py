@@ -49,7 +49,8 @@ class Part:
         env = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // JOBS))}
         if self.comfyui is not None:
             env["MOTIONPROMPT_INPROCESS"] = str(self.comfyui)
-        command = [sys.executable, "-m", "pytest", "-o", f"cache_dir={LOGS / self.log.stem}", *self.arguments]
+        command = [sys.executable, "-m", "pytest", "-o", f"cache_dir={LOGS / self.log.stem}", "--durations=12"]
+        command += self.arguments
         self.started = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...motionprompt_core.guidance.losses import TERMS
 from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.settings import GuidanceSettings
-from .comfy_types import CondLists, Guider, Options, Sampler
+from .comfy_types import CondLists, Guider, Options, Sampler, Vae
 from .families import ModelFamily
 from .guidance import Guidance
 
@@ -70,6 +70,24 @@ def finite(value: object) -> bool:
     if not isinstance(value, Tensor) or value.is_nested or not value.is_floating_point():
         return True
     return bool(torch.isfinite(value).all())
+
+
+def encodes(vae: Vae) -> bool:
+    """Whether a VAE can encode: some tiny ones of ComfyUI's only decode, and say so when they are asked."""
+    try:
+        getattr(vae, "process_input", lambda pixels: pixels)(torch.zeros(1, 3, 8, 8))
+    except NotImplementedError:
+        return False
+    return True
+
+
+def check_encodes(vae: Vae) -> None:
+    """Raise ValueError for a VAE that only decodes: what is corrected in pictures has to become latents again."""
+    if not encodes(vae):
+        raise ValueError(
+            "MotionPrompt: this VAE only decodes in this version of ComfyUI, and a corrected estimate has to be "
+            "encoded. Connect the model's own VAE, or update ComfyUI."
+        )
 
 
 def check_losses(guidance: Guidance) -> None:

@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...motionprompt_core.estimate.report import EstimateReport
-from .checks import check_finite, check_sampler, check_schedule
+from .checks import check_encodes, check_finite, check_sampler, check_schedule
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, Vae
 from .decode import frame_size
 from .families import family_of
@@ -106,6 +106,7 @@ class EstimatePatch:
         model = guider.model_patcher.model
         check_sampler(sampler)
         check_schedule(sigmas)
+        check_encodes(self.vae)
         family = family_of(model)
         video = streams.video(noise)
         family.check_latents(video)

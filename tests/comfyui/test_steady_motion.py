@@ -67,6 +67,17 @@ def test_the_models_tiny_autoencoder_is_found_and_used_in_place_of_the_vae(host,
         host.comfy.run("MotionPromptSteadyMotion", model=host.model, vae=host.vae)
 
 
+def test_a_vae_that_only_decodes_is_not_chosen_and_refused_before_sampling(host, lines, monkeypatch):
+    def process_input(image):
+        raise NotImplementedError("This light tae doesn't support encoding currently")
+
+    (model,) = host.comfy.run("MotionPromptSteadyMotion", model=host.model, vae=host.vae)
+    monkeypatch.setattr(host.vae, "process_input", process_input)
+    assert not host.comfy.module("nodes.host.checks").encodes(host.vae)
+    with pytest.raises(ValueError, match="this VAE only decodes.*Connect the model's own VAE"):
+        host.sample(model)
+
+
 def test_comfyuis_optical_flow_model_is_taken(host, tmp_path, monkeypatch):
     import folder_paths
     from comfy.model_patcher import ModelPatcher

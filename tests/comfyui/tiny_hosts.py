@@ -47,12 +47,12 @@ class TinyHost(Tiny):
         """A MODEL whose estimates are corrected, and the report; what it shows goes to `lines`."""
         report = self.comfy.module("motionprompt_core.estimate.report").EstimateReport()
         patch = self.comfy.module("nodes.host.steadying").EstimatePatch(
-            strength, vae or self.vae, self.flow, report, view=self
+            strength, vae or self.vae, self.flow, report, say=self.show
         )
         return patch.attach(model or self.model), report
 
     def show(self, text: str) -> None:
-        """As the node's view."""
+        """What the node is told."""
         self.lines = text.split("\n")
 
     def sample(self, model: Any = None, **options: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import comfy.model_base
@@ -88,9 +89,10 @@ def tiny_ltx2(seed: int = 0) -> Any:
 
 
 def tiny_hunyuan(seed: int = 0) -> Any:
-    from comfy.ldm.hunyuan_video.model import HunyuanVideo
+    from comfy.ldm.hunyuan_video.model import HunyuanVideo, HunyuanVideoParams
 
-    return load(HunyuanVideo(**HUNYUAN, operations=OPERATIONS), seed)
+    known = {item.name for item in fields(HunyuanVideoParams)}  # older cores lack some
+    return load(HunyuanVideo(**{k: v for k, v in HUNYUAN.items() if k in known}, operations=OPERATIONS), seed)
 
 
 def tiny_h3(seed: int = 0) -> Any:
