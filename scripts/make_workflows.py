@@ -82,7 +82,7 @@ def animatediff_long_video(graph: Graph) -> None:
         model = _evolved(graph, parts, context_options=context[0])
         positive, negative = _prompts(graph, parts)
         latent = _frames(graph, 48)
-    latent = _sample(graph, parts, model, positive, negative, latent, settings={"max_gap": 4})
+    latent = _sample(graph, parts, model, positive, negative, latent, settings={"max_gap": "4"})
     _look(graph, parts, latent, "long_video")
 
 
@@ -169,7 +169,7 @@ def compare_settings(graph: Graph) -> None:
             for side, value in (("Middle", 0.5), ("Right", 1.5))
         ]
         down = [
-            graph.add("MotionPromptSettings", f"{side} row: iterations", iterations=value, green=True)
+            graph.add("MotionPromptSettings", f"{side} row: iterations", iterations=str(value), green=True)
             for side, value in (("Upper", 1), ("Lower", 4))
         ]
     shared = {"negative": negative[0], "latent_image": latent[0], "model": model[0], **demo["sampling"]}

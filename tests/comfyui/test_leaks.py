@@ -85,7 +85,8 @@ def test_nothing_is_left_of_runs_that_end_failed_or_interrupted(make_server, rep
     for what in ("hooks", "forwards", "threads"):
         assert after[what] == before[what], what
     assert not {"GuidedRun", "StepPass", "_Evaluation", "CFGGuider"} & set(after["objects"])
-    assert after["objects"]["ModelPatcher"] <= before["objects"]["ModelPatcher"] + 2  # of the last run
+    patchers = [found["objects"].get("ModelPatcher", 0) for found in (before, after)]
+    assert patchers[1] <= patchers[0] + 2  # of the last run
     assert after["tensors"] <= 1.02 * before["tensors"]
     assert after["rss"] < 1.01 * before["rss"] or runs < 100, (before["rss"], after["rss"])
     assert sorted(tmp_path.iterdir()) == files
