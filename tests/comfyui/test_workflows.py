@@ -293,7 +293,7 @@ def test_compare_settings_runs_as_it_is_but_for_fewer_steps(comfy_server, repo_r
     set_inputs(prompt, "MotionPromptKSampler", steps=4)
     set_inputs(prompt, "EmptyLatentImage", batch_size=4)
     for node in find_nodes(prompt, "MotionPromptSettings"):
-        prompt[node]["inputs"]["iterations"] = min(2, prompt[node]["inputs"]["iterations"])
+        prompt[node]["inputs"]["iterations"] = str(min(2, int(prompt[node]["inputs"]["iterations"])))
     result = comfy_server.queue(prompt, timeout=900)
     (saved,) = find_nodes(prompt, "SaveAnimatedWEBP")
     with Image.open(result.files(saved)[0]) as video:
