@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,28 +84,37 @@ def test_weights_in_8_bits(tiny):
     assert_guides_like(tiny, *in_8_bits(tiny))
 
 
+def quantised(tiny, kind: str, top: float, number: Callable[[torch.Tensor], torch.Tensor]):
+    """A tiny model whose values have weights of 8 bits with a scale, and a plain one with the same weights."""
+    import comfy.ops
+
+    plain = tiny_model(tiny)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models_of(tiny), "randomise", lambda *_: None)
+        model = tiny_model(tiny, operations=comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=False))
+    state = plain.model.diffusion_model.state_dict()
+    told = torch.tensor(list(json.dumps({"format": kind}).encode())).byte()
+    for name in [name for name in state if name.endswith("attn2.to_v.weight")]:
+        layer = name.removesuffix("weight")
+        scale = state[name].abs().max() / top
+        state |= {name: number(state[name] / scale), f"{layer}weight_scale": scale}
+        state[f"{layer}comfy_quant"] = told
+    with torch.inference_mode():
+        model.model.diffusion_model.load_state_dict(dict(state))
+        for name, weight in plain.model.diffusion_model.named_parameters():
+            if name.endswith("attn2.to_v.weight"):
+                weight.copy_(state[name].float() * state[f"{name.removesuffix('weight')}weight_scale"])
+    assert any(getattr(m, "quant_format", None) for m in model.model.diffusion_model.modules())
+    return model, plain
+
+
 def products_in_8_bits(tiny):
     """ComfyUI's layers that round their input too, as on cards that multiply in 8 bits."""
     import comfy.ops
 
     if "comfy_quant" not in Path(comfy.ops.__file__).read_text(encoding="utf-8"):
         pytest.skip("this ComfyUI keeps the scales of 8-bit weights in another way")
-    plain = tiny_model(tiny)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models_of(tiny), "randomise", lambda *_: None)
-        model = tiny_model(tiny, operations=comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=False))
-    state, kind = plain.model.diffusion_model.state_dict(), torch.tensor(list(b'{"format": "float8_e4m3fn"}')).byte()
-    for name in [name for name in state if name.endswith("attn2.to_v.weight")]:
-        layer = name.removesuffix("weight")
-        scale = state[name].abs().max() / 448
-        state |= {name: (state[name] / scale).to(torch.float8_e4m3fn), f"{layer}weight_scale": scale}
-        state[f"{layer}comfy_quant"] = kind
-    with torch.inference_mode():
-        model.model.diffusion_model.load_state_dict(dict(state))
-        for name, weight in plain.model.diffusion_model.named_parameters():
-            if name.endswith("attn2.to_v.weight"):
-                weight.copy_(state[name].float() * state[f"{name.removesuffix('weight')}weight_scale"])
-    return model, plain
+    return quantised(tiny, "float8_e4m3fn", 448, lambda weight: weight.to(torch.float8_e4m3fn))
 
 
 def test_products_in_8_bits_are_looked_through(tiny):
@@ -133,28 +144,11 @@ def test_a_compiled_model(tiny):
 
 def integers(tiny):
     """Weights as whole numbers with a scale, as ComfyUI's int8 files have them."""
-    import comfy.ops
     from comfy import quant_ops
 
     if "int8_tensorwise" not in getattr(quant_ops, "QUANT_ALGOS", {}):
         pytest.skip("this ComfyUI has no weights in int8")
-    plain = tiny_model(tiny)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models_of(tiny), "randomise", lambda *_: None)
-        model = tiny_model(tiny, operations=comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=False))
-    state, kind = plain.model.diffusion_model.state_dict(), torch.tensor(list(b'{"format": "int8_tensorwise"}')).byte()
-    for name in [name for name in state if name.endswith("attn2.to_v.weight")]:
-        layer = name.removesuffix("weight")
-        scale = state[name].abs().max() / 127
-        state |= {name: (state[name] / scale).round().to(torch.int8), f"{layer}weight_scale": scale}
-        state[f"{layer}comfy_quant"] = kind
-    with torch.inference_mode():
-        model.model.diffusion_model.load_state_dict(dict(state))
-        for name, weight in plain.model.diffusion_model.named_parameters():
-            if name.endswith("attn2.to_v.weight"):
-                weight.copy_(state[name].float() * state[f"{name.removesuffix('weight')}weight_scale"])
-    assert any(getattr(m, "quant_format", None) for m in model.model.diffusion_model.modules())
-    return model, plain
+    return quantised(tiny, "int8_tensorwise", 127, lambda weight: weight.round().to(torch.int8))
 
 
 def compiled(tiny):
