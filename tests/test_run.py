@@ -131,8 +131,8 @@ CHILD = """
 import pathlib, sys, time
 folder = pathlib.Path(sys.argv[1])
 folder.mkdir()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(1)
