@@ -13,7 +13,10 @@ from motionprompt_core.estimate.correct import correct, euler_share, factor
 from motionprompt_core.estimate.descend import descend
 from motionprompt_core.estimate.steady import steady
 from motionprompt_core.estimate.window import Window
+from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.guidance.report import GuidanceReport
+from motionprompt_core.guidance.schedule import guided_steps
+from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.media.ops import gaussian_blur
 
 from .arms import Arm
@@ -63,22 +66,55 @@ class Afterwards(DemoPipeline):
         return steady(video, self.flow).clamp(0, 1), report
 
 
+def downhill(pictures: Tensor, flow: FlowModel) -> Tensor:
+    """What stands for the gradient of the gradient form's loss: where its moves lead, backwards."""
+    pictures = pictures.detach()
+    return pictures - descend(pictures, flow, moves=10)
+
+
 @dataclass
 class LatentGuidanceSameLoss(LatentGuidance):
-    """DPS with the loss of the gradient form: the latents x_t of all frames moved by 2 % of their size, once a step."""
+    """DPS with the loss of the gradient form, as often and as far as with MotionPrompt's."""
 
     def before_step(self, step: int, t: int, x: Tensor, context: Tensor, negative: Tensor) -> Tensor:
         if step not in self._guided or self.flow is None:
             return x
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            x0 = torch.lerp(self.predict_x0(leaf, t, negative), self.predict_x0(leaf, t, context), self.cfg)
-            pictures = self.decode(x0)
-            # One move of plain gradient descent: descend's change is minus the gradient, up to its size.
-            with torch.no_grad():
-                towards = descend(pictures.detach(), self.flow, moves=10) - pictures.detach()
-            (gradient,) = torch.autograd.grad(pictures, leaf, -towards)
-        return x - self.scale * x.norm() * gradient / gradient.norm().clamp(min=1e-12)
+        for _ in range(self._settings.iterations):
+            with torch.enable_grad():
+                leaf = x.detach().requires_grad_()
+                x0 = torch.lerp(self.predict_x0(leaf, t, negative), self.predict_x0(leaf, t, context), self.cfg)
+                (gradient,) = torch.autograd.grad(pictures := self.decode(x0), leaf, downhill(pictures, self.flow))
+            x = x - self.scale * x.norm() * gradient / gradient.norm().clamp(min=1e-12)
+        return x
+
+
+@dataclass
+class TokensSameLoss(DemoPipeline):
+    """MotionPrompt's place with another loss: the tokens go down the loss of the gradient form, and stay in the prompt
+    from the first guided step on. Initial words, steps, iterations and Adam as in the settings."""
+
+    def sample(
+        self, prompt: str, seed: int, settings: GuidanceSettings | None = None, words: str = "", *_: Any, **__: Any
+    ) -> tuple[Tensor, GuidanceReport]:
+        self._prompt, self._settings = prompt, settings or GuidanceSettings()
+        self._guided = guided_steps(self.steps, self._settings)
+        self._rows = self.initial_tokens(words).clone().requires_grad_()
+        betas = (0.9, self._settings.beta2)
+        self._adam = torch.optim.Adam([self._rows], lr=self._settings.learning_rate, betas=betas)
+        return super().sample(prompt, seed)
+
+    def before_step(self, step: int, t: int, x: Tensor, context: Tensor, negative: Tensor) -> Tensor:
+        if step not in self._guided or self.flow is None:
+            return x
+        uncond = self.predict_x0(x, t, negative)
+        for _ in range(self._settings.iterations):
+            with torch.enable_grad():
+                cond = self.predict_x0(x, t, self.embed(self._prompt, self._rows))
+                pictures = self.decode(torch.lerp(uncond, cond, self.cfg))
+                (self._rows.grad,) = torch.autograd.grad(pictures, self._rows, downhill(pictures, self.flow))
+            self._adam.step()
+        context.copy_(self.embed(self._prompt, self._rows))  # the prompt's own, which the sampler goes on with
+        return x
 
 
 @dataclass
@@ -149,6 +185,7 @@ ARMS = (
     Arm("estimate, gradient", "ten moves down a loss", guided=False, pipeline=Corrected, options={"form": "gradient"}),
     Arm("estimate + motionprompt", "and the tokens optimised", pipeline=Corrected),
     Arm("latent guidance, same loss", "DPS with the gradient form's loss", pipeline=LatentGuidanceSameLoss),
+    Arm("motionprompt, same loss", "tokens with the gradient form's loss", pipeline=TokensSameLoss),
     Arm("post-process", "plain's finished frames steadied in the same way", guided=False, pipeline=Afterwards),
     Arm(
         "blurred", "plain's finished frames blurred by 0.8 px", guided=False, pipeline=Afterwards, options={"blur": 0.8}
