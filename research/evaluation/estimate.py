@@ -9,15 +9,18 @@ import torch
 from torch import Tensor
 
 from motionprompt_core.demo.pipeline import DemoPipeline
+from motionprompt_core.discriminator.features import successive_flows
 from motionprompt_core.estimate.correct import correct, euler_share, factor
 from motionprompt_core.estimate.descend import descend
 from motionprompt_core.estimate.steady import steady
 from motionprompt_core.estimate.window import Window
 from motionprompt_core.flow.base import FlowModel
+from motionprompt_core.guidance.losses import adversarial_loss
 from motionprompt_core.guidance.report import GuidanceReport
 from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.media.ops import gaussian_blur
+from motionprompt_core.metrics.video import flow_score, video_flow
 
 from .arms import Arm
 from .peers import LatentGuidance
@@ -27,11 +30,14 @@ from .peers import LatentGuidance
 class Corrected(DemoPipeline):
     """The estimate corrected, as the nodes do it; with settings, the tokens are optimised as well.
 
-    `form` closed is `steady`, gradient is `descend`; `last` corrects the last step's estimate alone.
+    `form` closed is `steady`, gradient is `descend`; `last` corrects the last step alone. `phi` is the weight of
+    the discriminator's opinion among the terms of the gradient form; `judged` takes over only what it finds more real.
     """
 
     form: Literal["closed", "gradient"] = "closed"
     last: bool = False
+    phi: float = 0.0
+    judged: bool = False
 
     def sample(self, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
         self._window = Window(self.steps)
@@ -39,7 +45,18 @@ class Corrected(DemoPipeline):
 
     def improve(self, pictures: Tensor) -> Tensor:
         assert self.flow is not None
-        return descend(pictures, self.flow) if self.form == "gradient" else steady(pictures, self.flow)
+        if self.form == "closed":
+            return steady(pictures, self.flow)
+        return descend(pictures, self.flow, terms=[self._unreal] if self.phi else [])
+
+    def _unreal(self, pictures: Tensor, flow: Tensor) -> Tensor:
+        assert self.discriminator is not None
+        rows = successive_flows(flow, self.discriminator.num_flows)
+        return self.phi * adversarial_loss(self.discriminator(rows), "non_saturating")
+
+    def _reality(self, x0: Tensor) -> float:
+        assert self.flow is not None and self.discriminator is not None
+        return flow_score(video_flow(self.decode(x0), self.flow), self.flow, self.discriminator)
 
     def after_estimate(self, step: int, t: int, x0: Tensor, context: Tensor, negative: Tensor) -> Tensor:
         following = [*self.timesteps(), None][step + 1]
@@ -49,7 +66,8 @@ class Corrected(DemoPipeline):
         wanted = step == self.steps - 1 if self.last else self._window.wants(step, sigma, x0)
         if not wanted:
             return x0
-        return x0 + factor(euler_share(sigma, target)) * correct(x0, self.decode, self.encode, self.improve)
+        better = x0 + factor(euler_share(sigma, target)) * correct(x0, self.decode, self.encode, self.improve)
+        return x0 if self.judged and self._reality(better) <= self._reality(x0) else better
 
 
 @dataclass
@@ -183,6 +201,20 @@ ARMS = (
     Arm("estimate", "the estimate steadied, closed form", guided=False, pipeline=Corrected),
     Arm("estimate, last step", "in the last step alone", guided=False, pipeline=Corrected, options={"last": True}),
     Arm("estimate, gradient", "ten moves down a loss", guided=False, pipeline=Corrected, options={"form": "gradient"}),
+    Arm(
+        "gradient with discriminator",
+        "its opinion among the terms",
+        guided=False,
+        pipeline=Corrected,
+        options={"form": "gradient", "phi": 0.01},
+    ),
+    Arm(
+        "estimate, judged",
+        "where the discriminator finds it more real",
+        guided=False,
+        pipeline=Corrected,
+        options={"judged": True},
+    ),
     Arm("estimate + motionprompt", "and the tokens optimised", pipeline=Corrected),
     Arm("latent guidance, same loss", "DPS with the gradient form's loss", pipeline=LatentGuidanceSameLoss),
     Arm("motionprompt, same loss", "tokens with the gradient form's loss", pipeline=TokensSameLoss),
