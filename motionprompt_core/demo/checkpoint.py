@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from .autoencoder import Autoencoder
-from .text import TextEncoder
 from .unet import VideoUNet
 
 FORMAT = "motionprompt-demo-video-model-1"
@@ -17,9 +16,12 @@ FORMAT = "motionprompt-demo-video-model-1"
 
 @dataclass
 class DemoWeights:
-    """The demo model's networks. `preview` (5, 3) maps 4 latent channels and a constant to RGB, for live previews."""
+    """The demo model's networks; of the text encoder, whose layers ComfyUI brings, the weights by CLIP's names.
 
-    text: TextEncoder
+    `preview` (5, 3) maps 4 latent channels and a constant to RGB, for live previews.
+    """
+
+    text: dict[str, Tensor]
     unet: VideoUNet
     autoencoder: Autoencoder
     preview: Tensor
@@ -43,10 +45,13 @@ def load_demo_weights(path: str | Path) -> DemoWeights:
         raise ValueError(f"{path.name} is damaged ({error}): restore it from the pack") from error
     if found != FORMAT:
         raise ValueError(f"{path.name} is not the demo model: its format is {found!r}, expected {FORMAT!r}")
-    weights = DemoWeights(TextEncoder(), VideoUNet(), Autoencoder(), tensors.pop("preview"))
-    for name in ("text", "unet", "autoencoder"):
-        module: nn.Module = getattr(weights, name)
-        prefix = name + "."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    parts: dict[str, dict[str, Tensor]] = {"text": {}, "unet": {}, "autoencoder": {}}
+    preview = tensors.pop("preview")
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        parts.setdefault(part, {})[name] = tensor
+    weights = DemoWeights(parts["text"], VideoUNet(), Autoencoder(), preview)
+    for module, part in ((weights.unet, "unet"), (weights.autoencoder, "autoencoder")):
+        module.load_state_dict(parts[part])
         module.eval().requires_grad_(False)
     return weights

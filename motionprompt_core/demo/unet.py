@@ -264,24 +264,6 @@ class VideoUNet(nn.Module):
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
-class TextToVideo(nn.Module):
-    """Text encoder and UNet, trained together."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from .text import TextEncoder
-
-        self.text = TextEncoder()
-        self.unet = VideoUNet()
-
-    def forward(self, x: Tensor, timesteps: Tensor, ids: Tensor, places: Tensor | None = None) -> Tensor:
-        """x (clips, frames, 4, h, w), timesteps (clips,), ids (clips, L) -> v of the same shape as x."""
-        clips, frames = x.shape[:2]
-        context = self.text(ids).repeat_interleave(frames, dim=0)
-        v = self.unet(x.flatten(0, 1), timesteps.repeat_interleave(frames), context, frames, places)
-        return v.view_as(x)
-
-
 def alphas_cumprod() -> Tensor:
     """Stable Diffusion's schedule, rescaled to zero terminal SNR as ComfyUI does for `zsnr`; (1000,)."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2

@@ -133,8 +133,8 @@ def demo_model(weights: DemoWeights) -> ModelPatcher:
 
 def demo_clip(weights: DemoWeights) -> comfy.sd.CLIP:
     target = comfy.supported_models_base.ClipTarget(DemoTokenizer, DemoTextEncoder)
-    parameters = sum(p.numel() for p in weights.text.parameters())
-    state = weights.text.state_dict()
+    state = weights.text
+    parameters = sum(weight.numel() for weight in state.values())
     # With dynamic VRAM the layers have no weights until they are given some, and CLIP may load itself when it is made.
     takes_weights = "state_dict" in inspect.signature(comfy.sd.CLIP.__init__).parameters  # since ComfyUI 0.8
     given: dict[str, object] = {"state_dict": [state]} if takes_weights else {}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from motionprompt_core.demo.pipeline import DemoPipeline, load_pipeline
 from motionprompt_core.guidance.autograd import constant_layers
 from motionprompt_core.guidance.settings import MODES, GuidanceSettings
 
+from ..demo.pipeline import DemoPipeline, load_pipeline
 from .measure import Stopwatch
 
 PROMPT = "a red star moving left on grass"

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from motionprompt_core.demo import world
-from motionprompt_core.demo.pipeline import DemoPipeline, load_pipeline
 from motionprompt_core.guidance.autograd import constant_layers
 from motionprompt_core.guidance.objective import objective
 from motionprompt_core.guidance.optimise import PromptOptimiser
@@ -31,6 +30,8 @@ from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.settings import MODES, GuidanceSettings
 from motionprompt_core.guidance.tokens import LearnableTokens
 from motionprompt_core.guidance.view import GuidedModel, View
+
+from ..demo.pipeline import DemoPipeline, load_pipeline
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 FIRST_SEED = 50_000  # the discriminator's training begins at 10,000

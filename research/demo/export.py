@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from motionprompt_core.demo import world
 from motionprompt_core.demo.autoencoder import Autoencoder
 from motionprompt_core.demo.checkpoint import FORMAT
-from motionprompt_core.demo.unet import TextToVideo
 
 from . import train_autoencoder
+from .networks import TextToVideo
 
 
 @torch.no_grad()

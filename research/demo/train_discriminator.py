@@ -20,12 +20,13 @@ from torch import Tensor
 
 from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import load_demo_weights
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.discriminator.model import DiscriminatorConfig, save_discriminator
 from motionprompt_core.discriminator.train import ROBUST, TrainingResult, train_discriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.media.files import write_safetensors
+
+from .pipeline import DemoPipeline
 
 FIRST_SEED = 10_000  # evaluation uses seeds from 50,000 on
 GAPS, PAIRS = (1, 2, 3), 4

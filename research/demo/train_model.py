@@ -20,10 +20,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from motionprompt_core.demo import text, world
-from motionprompt_core.demo.unet import TextToVideo, alphas_cumprod
+from motionprompt_core.demo import world
+from motionprompt_core.demo.unet import alphas_cumprod
 
 from . import dataset
+from .networks import TextToVideo, tokenize
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Trainer:
             captions.append("" if words.random() < PROMPT_DROPOUT else line)
         # Sprites are a tenth of the picture but most of what one looks at; the emphasis fades away at the end.
         emphasis = 3 * min(1.0, 4 * (1 - self.step / self.steps))
-        return x0, 1 + emphasis * mask, text.tokenize(captions), places
+        return x0, 1 + emphasis * mask, tokenize(captions), places
 
     def learning_rate(self) -> float:
         progress = self.step / self.steps

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from motionprompt_core.demo import text, world
 
+from .networks import TextEncoder, tokenize
+
 ANSWERS: dict[str, tuple[str, ...]] = {
     "shape": world.SHAPES,
     "colour": tuple(world.COLOURS),
@@ -28,7 +30,7 @@ HALF_WAY = 0.3  # a moving sprite's way in half a clip, in half frames
 def batch(size: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Training captions as ids (B, L), for each question the index of the right answer (B,), directions (B, 2)."""
     clips = [world.random_clip(generator) for _ in range(size)]
-    ids = text.tokenize([world.caption(clip, generator) for clip in clips])
+    ids = tokenize([world.caption(clip, generator) for clip in clips])
     labels = {
         key: torch.tensor([options.index(str(getattr(clip, key))) for clip in clips])
         for key, options in ANSWERS.items()
@@ -36,7 +38,7 @@ def batch(size: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tens
     return ids, labels, torch.tensor([world.DIRECTIONS[clip.direction] for clip in clips])
 
 
-def train(steps: int, size: int = 128, lr: float = 2e-3) -> tuple[text.TextEncoder, nn.Linear]:
+def train(steps: int, size: int = 128, lr: float = 2e-3) -> tuple[TextEncoder, nn.Linear]:
     """Each answer is read off the mean of the context by one linear layer, so every word must reach the context.
 
     Returns:
@@ -44,7 +46,7 @@ def train(steps: int, size: int = 128, lr: float = 2e-3) -> tuple[text.TextEncod
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(11)
-    encoder = text.TextEncoder()
+    encoder = TextEncoder()
     heads = nn.ModuleDict({key: nn.Linear(text.TextConfig().hidden_size, len(v)) for key, v in ANSWERS.items()})
     velocity = nn.Linear(text.TextConfig().hidden_size, 2)
     parameters = [*encoder.parameters(), *heads.parameters(), *velocity.parameters()]

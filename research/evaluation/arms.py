@@ -12,12 +12,13 @@ from torch import Tensor
 
 from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import DemoWeights
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.discriminator.model import FlowDiscriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.guidance.report import GuidanceReport
 from motionprompt_core.guidance.settings import GuidanceSettings
+
+from ..demo.pipeline import DemoPipeline
 
 
 @dataclass

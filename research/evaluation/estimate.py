@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.discriminator.features import successive_flows
 from motionprompt_core.estimate.correct import correct, euler_share, factor
 from motionprompt_core.estimate.descend import descend
@@ -22,6 +21,7 @@ from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.media.ops import gaussian_blur
 from motionprompt_core.metrics.video import flow_score, video_flow
 
+from ..demo.pipeline import DemoPipeline
 from .arms import Arm
 from .peers import LatentGuidance
 

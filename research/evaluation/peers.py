@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.guidance.objective import objective
 from motionprompt_core.guidance.pairs import draw_pairs
 from motionprompt_core.guidance.report import GuidanceReport
@@ -19,6 +18,7 @@ from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.guidance.view import GuidedModel, View
 
+from ..demo.pipeline import DemoPipeline
 from .arms import Arm
 from .frequency import mix
 

@@ -20,7 +20,6 @@ from torch import Generator, Tensor
 
 from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import load_demo_weights
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.discriminator.clips import compressed
 from motionprompt_core.flow import available_flow_models, load_flow_model
 from motionprompt_core.flow.base import FlowModel
@@ -28,6 +27,7 @@ from motionprompt_core.guidance.pairs import ends
 from motionprompt_core.media.files import write_safetensors
 from motionprompt_core.media.video import read_video
 
+from ..demo.pipeline import DemoPipeline
 from .faults import TRAINED, apply_fault, blob, displace
 
 DAVIS = ("bmx-trees", "camel", "car-roundabout", "cows", "dance-twirl", "drift-chicane", "goat", "soapbox")

@@ -23,7 +23,6 @@ from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from motionprompt_core.demo.checkpoint import load_demo_weights
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.discriminator.cache import cached_flows
 from motionprompt_core.discriminator.clips import ClipSettings, Frames, compressed, to_square
 from motionprompt_core.discriminator.model import (
@@ -36,6 +35,7 @@ from motionprompt_core.discriminator.train import clip_scores, train_discriminat
 from motionprompt_core.flow import available_flow_models
 from motionprompt_core.media.video import read_video
 
+from ..demo.pipeline import DemoPipeline
 from ..statistics import bootstrap_auroc
 from . import data as general_data
 from .data import FLOWS, GRID, TRAINING_SEQUENCES, loaded

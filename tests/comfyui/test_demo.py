@@ -1,9 +1,12 @@
-"""The demo model inside ComfyUI is the demo model of the core, and behaves like any other video model."""
+"""The demo model inside ComfyUI is the one that was trained outside, and behaves like any other video model."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+
+from motionprompt_core.demo.checkpoint import load_demo_weights
+from research.demo.pipeline import DemoPipeline
 
 pytestmark = pytest.mark.every_version
 
@@ -16,18 +19,13 @@ def demo(comfy):
 
 
 @pytest.fixture(scope="module")
-def weights(comfy, repo_root):
-    checkpoint = comfy.module("motionprompt_core.demo.checkpoint")
-    return checkpoint.load_demo_weights(repo_root / "weights" / "demo_video_model.safetensors")
+def pipeline(repo_root):
+    return DemoPipeline(load_demo_weights(repo_root / "weights" / "demo_video_model.safetensors"))
 
 
-def pipeline_of(comfy, weights, **options):
-    return comfy.module("motionprompt_core.demo.pipeline").DemoPipeline(weights, **options)
-
-
-def test_clip_is_the_core_text_encoder(comfy, demo, weights):
+def test_clip_is_the_text_encoder_that_was_trained(comfy, demo, pipeline):
     (positive,) = comfy.run("CLIPTextEncode", clip=demo[1], text=PROMPT)
-    expected = pipeline_of(comfy, weights).embed(PROMPT)
+    expected = pipeline.embed(PROMPT)
     torch.testing.assert_close(positive[0][0], expected.detach(), rtol=1e-4, atol=1e-5)
 
 
@@ -52,10 +50,9 @@ def test_text_encoder_gets_its_weights_where_layers_start_without(comfy, demo, m
     assert torch.equal(positive[0][0], expected[0][0])
 
 
-def test_model_predicts_what_the_core_predicts(comfy, demo, weights):
+def test_model_predicts_what_it_predicts_outside(comfy, demo, pipeline):
     model = demo[0].model
     x = torch.randn(16, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    pipeline = pipeline_of(comfy, weights)
     context = pipeline.embed(PROMPT).detach()
     for t in (950, 500, 50):
         sigma = model.model_sampling.sigmas[t]

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from motionprompt_core.demo import checkpoint, world
 from motionprompt_core.demo.autoencoder import Autoencoder
-from motionprompt_core.demo.pipeline import DemoPipeline
 from research.demo import dataset, export, train_autoencoder, train_discriminator, train_model, train_text, tweedie
+from research.demo.pipeline import DemoPipeline
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_the_text_encoder_learns_the_words(run, capsys):
 
 
 def test_the_stages_follow_each_other_to_a_weight_file(run):
-    layers = {f"text.{k}": v for k, v in train_text.text.TextEncoder().state_dict().items()}
+    layers = {f"text.{k}": v for k, v in train_text.TextEncoder().state_dict().items()}
     save_file(layers, run / "text.safetensors")
     for stage in ("image", "motion", "video"):
         trainer = train_model.Trainer(run, stage, steps=2)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from motionprompt_core.demo.checkpoint import load_demo_weights
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.guidance.settings import GuidanceSettings
 from research.__main__ import main
+from research.demo.pipeline import DemoPipeline
 from research.demo.truth import read
 from research.evaluation.arms import MOTIONPROMPT, PLAIN, RENDERED, Arm, Networks
 from research.evaluation.cost import measure

@@ -7,7 +7,6 @@ import torch
 
 from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import load_demo_weights
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.discriminator.clips import Frames
 from motionprompt_core.discriminator.model import load_discriminator
 from motionprompt_core.discriminator.train import auroc
@@ -15,6 +14,7 @@ from motionprompt_core.flow import load_flow_model
 from motionprompt_core.media.files import write_safetensors
 from motionprompt_core.media.ops import gaussian_blur
 from research.demo import truth
+from research.demo.pipeline import DemoPipeline
 from research.general import data as general_data
 from research.general import train as general
 from research.general.faults import TRAINED

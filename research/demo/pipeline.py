@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..discriminator.model import FlowDiscriminator, load_discriminator
-from ..flow import load_flow_model
-from ..flow.base import FlowModel
-from ..guidance.autograd import constant_layers
-from ..guidance.optimise import PromptOptimiser
-from ..guidance.record import guide_step
-from ..guidance.report import GuidanceReport, StepReport
-from ..guidance.schedule import guided_steps
-from ..guidance.settings import GuidanceSettings
-from ..guidance.tokens import LearnableTokens
-from ..guidance.view import GuidedModel
-from . import text, world
-from .checkpoint import DemoWeights, load_demo_weights
-from .unet import alphas_cumprod
+from motionprompt_core.demo import text, world
+from motionprompt_core.demo.checkpoint import DemoWeights, load_demo_weights
+from motionprompt_core.demo.unet import alphas_cumprod
+from motionprompt_core.discriminator.model import FlowDiscriminator, load_discriminator
+from motionprompt_core.flow import load_flow_model
+from motionprompt_core.flow.base import FlowModel
+from motionprompt_core.guidance.autograd import constant_layers
+from motionprompt_core.guidance.optimise import PromptOptimiser
+from motionprompt_core.guidance.record import guide_step
+from motionprompt_core.guidance.report import GuidanceReport, StepReport
+from motionprompt_core.guidance.schedule import guided_steps
+from motionprompt_core.guidance.settings import GuidanceSettings
+from motionprompt_core.guidance.tokens import LearnableTokens
+from motionprompt_core.guidance.view import GuidedModel
+
+from .networks import TextEncoder, tokenize
 
 
 @dataclass
@@ -47,14 +50,20 @@ class DemoPipeline:
     frames: int = world.FRAMES
     alphas: Tensor = field(default_factory=alphas_cumprod)
 
+    @cached_property
+    def text(self) -> TextEncoder:
+        """The text encoder, frozen."""
+        encoder = TextEncoder()
+        encoder.load_state_dict(self.weights.text)
+        return encoder.eval().requires_grad_(False)
+
     def timesteps(self) -> list[int]:
         """Noise levels of the steps, from 999 down, evenly spaced."""
         return torch.linspace(999, 0, self.steps + 1).round().long().tolist()[:-1]
 
     def embed(self, prompt: str, rows: Tensor | None = None) -> Tensor:
         """Context (1, L, d) of the prompt P, with rows T (n, d) of learnable tokens at its end or front if given."""
-        ids = text.tokenize([prompt])
-        model = self.weights.text.text_model
+        ids, model = tokenize([prompt]), self.text.text_model
         x = model.embeddings.token_embedding(ids)
         if rows is not None:
             words = 0 if self.placement == "front" else len(text.word_ids(prompt))
@@ -65,7 +74,7 @@ class DemoPipeline:
 
     def initial_tokens(self, words: str) -> Tensor:
         """Rows T0 (n, d) of the initial words."""
-        return self.weights.text.text_model.embeddings.token_embedding.weight[text.word_ids(words)].detach()
+        return self.text.text_model.embeddings.token_embedding.weight[text.word_ids(words)].detach()
 
     def predict_x0(self, x: Tensor, t: int, context: Tensor) -> Tensor:
         """Tweedie's estimate from x_t (F, 4, h, w) for one prompt; v-prediction: x0 = alpha x - sigma v."""

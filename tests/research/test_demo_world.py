@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from motionprompt_core.demo import text, world
 from motionprompt_core.demo.checkpoint import load_demo_weights
-from motionprompt_core.demo.pipeline import DemoPipeline
 from motionprompt_core.guidance.settings import GuidanceSettings
 from research.demo import truth
+from research.demo.networks import tokenize
+from research.demo.pipeline import DemoPipeline
 
 
 def clip(seed: int = 0, fault_share: float = 0.0, **fixed: str) -> world.Clip:
@@ -90,7 +91,7 @@ def test_every_caption_word_is_known_and_unknown_words_are_not_an_error():
     for _ in range(100):
         line = world.caption(world.random_clip(generator), generator)
         assert all(word in text.VOCABULARY for word in line.split())
-    ids = text.tokenize(["a purple zeppelin " * 20])
+    ids = tokenize(["a purple zeppelin " * 20])
     assert ids.shape == (1, text.MAX_LENGTH)
     assert ids[0, -1] == text.VOCABULARY[text.END]
 
