@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from ..motionprompt_core.discriminator.cache import STILL, FlowClips, cached_flows, check_distinct
 from ..motionprompt_core.discriminator.clips import ClipSettings, Frames, check_apart, find_clips
-from ..motionprompt_core.discriminator.dataset import FlowDataset, captured_flows, joined
 from ..motionprompt_core.discriminator.model import MOST_FLOWS
 from .host import training
+from .host.flow_dataset import FlowDataset, captured_flows, joined
 from .host.models import ManagedModel
 from .host.schema import DatasetType, FlowModelType, make, schema
 from .host.status import status_line

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..motionprompt_core.guidance.report import GuidanceReport
-from ..motionprompt_core.plots import draw_report
+from .host.plots import draw_report
+from .host.report import GuidanceReport
 from .host.schema import ReportType, make, schema
 from .host.status import node_view, video_identity
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motionprompt_core.guidance.report import GuidanceReport
 from .host import ksampler
 from .host.guidance import Guidance
+from .host.report import GuidanceReport
 from .host.sampling import MotionPromptPatch
 from .host.schema import ReportType, SettingsType, make, schema
 from .host.status import node_view

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motionprompt_core.estimate.report import EstimateReport
 from ..motionprompt_core.flow import available_flow_models, load_flow_model
 from .host.checks import encodes
+from .host.correction_report import EstimateReport
 from .host.flows import managed_flow
 from .host.models import ManagedModel
 from .host.schema import FlowModelType, OpticalFlowType, make, schema, slider

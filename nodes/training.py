@@ -12,13 +12,13 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
 
-from ..motionprompt_core.discriminator.dataset import FlowDataset
 from ..motionprompt_core.discriminator.model import DiscriminatorConfig, save_discriminator
 from ..motionprompt_core.discriminator.state import EpochResult, best_so_far
 from ..motionprompt_core.discriminator.train import ROBUST, SIZES, train_discriminator
-from ..motionprompt_core.plots import draw_training
 from .host import folders, training
+from .host.flow_dataset import FlowDataset
 from .host.models import ManagedModel
+from .host.plots import draw_training
 from .host.schema import DatasetType, DiscriminatorType, make, schema
 from .host.status import status_line
 

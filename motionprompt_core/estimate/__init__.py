@@ -5,6 +5,5 @@ moves what the sampler is about to draw towards. It needs only what every sample
 works where no gradient passes: quantised, compiled or streamed models, any text encoder.
 
 - `steady`: the closed form. Pictures in, steadier pictures out; no gradient.
-- `descend`: the gradient form, a few moves of the pictures down any loss of pictures and flow.
 - `correct`: x0 + E(steady(D(x0))) - E(D(x0)), and how much of that each sampler carries on.
 """

@@ -35,7 +35,7 @@ def correct(
     Args:
         x0: clean latents of the whole video, with classifier-free guidance; frames first.
         decode: some latents (N, ...) -> their pictures (N, 3, H, W), nominally in [0, 1]. encode: the reverse.
-        improve: pictures -> better pictures, for example `steady` or `descend`.
+        improve: pictures -> better pictures, for example `steady`.
         batch: latents at a time. Give their number where an autoencoder compresses time.
     """
     pictures = torch.cat([decode(part) for part in x0.split(batch)])

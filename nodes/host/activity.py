@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ...motionprompt_core.guidance.report import GuidanceReport
 from .comfy_types import Cond, ModelSampling
 from .conds import Conds
+from .report import GuidanceReport
 from .tokens import PAYLOAD
 
 

@@ -10,11 +10,11 @@ from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from ...motionprompt_core.guidance.losses import TERMS
-from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.settings import GuidanceSettings
 from .comfy_types import CondLists, Guider, Options, Sampler, Vae
 from .families import ModelFamily
 from .guidance import Guidance
+from .report import GuidanceReport
 
 
 def sampler_function(sampler: Sampler) -> str:

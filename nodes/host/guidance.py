@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...motionprompt_core.guidance.optimise import OnGradient
-from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.settings import GuidanceSettings
 from ...motionprompt_core.guidance.view import GuidedModel
 from .comfy_types import Vae
 from .models import ManagedModel
+from .report import GuidanceReport
 from .status import NodeView
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ...motionprompt_core.guidance.report import GuidanceReport, StepReport
+from ...motionprompt_core.guidance.report import StepReport
 from .comfy_types import Patcher, Previewer
+from .report import GuidanceReport
 from .status import NodeView
 
 PREVIEW_FORMAT = "JPEG"

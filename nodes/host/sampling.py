@@ -20,7 +20,6 @@ import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...motionprompt_core.estimate.report import EstimateReport
 from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.schedule import guided_steps
@@ -40,6 +39,7 @@ from .checks import (
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler
 from .conds import find_prompts, plain_conds, resolved
 from .core_functions import check_core
+from .correction_report import EstimateReport
 from .decode import frame_size
 from .estimate import cost_line
 from .families import family_of

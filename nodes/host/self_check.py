@@ -17,7 +17,6 @@ from ...motionprompt_core.guidance.losses import TERMS
 from ...motionprompt_core.guidance.objective import NonFiniteError, objective
 from ...motionprompt_core.guidance.optimise import PromptOptimiser
 from ...motionprompt_core.guidance.pairs import Pair, draw_pairs, ends
-from ...motionprompt_core.guidance.report import GuidanceReport
 from ...motionprompt_core.guidance.schedule import guided_steps
 from ...motionprompt_core.guidance.settings import GuidanceSettings
 from ...motionprompt_core.guidance.tokens import LearnableTokens
@@ -28,6 +27,7 @@ from .conds import find_prompts, plain_conds, resolved
 from .guidance import Guidance
 from .guidance_run import GuidedRun
 from .models import ManagedModel
+from .report import GuidanceReport
 from .sampling import MotionPromptPatch
 from .step_pass import StepPass
 from .tokens import PAYLOAD, Encoded

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ...motionprompt_core.estimate.correct import carried, correct, euler_share, factor
-from ...motionprompt_core.estimate.report import CorrectedStep
 from ...motionprompt_core.estimate.steady import steady
 from ...motionprompt_core.estimate.window import MOST, Window
 from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.schedule import StepTracker
 from .checks import evaluates_once_off_schedule
 from .comfy_types import Guider, ModelSampling, Options, Sampler
+from .correction_report import CorrectedStep
 from .decode import fixed_noise, frame_size
 from .families import ModelFamily
 from .gradients import check_interrupt, out_of_memory

@@ -14,9 +14,9 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...motionprompt_core.estimate.report import EstimateReport
 from .checks import check_encodes, check_finite, check_sampler, check_schedule
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, Vae
+from .correction_report import EstimateReport
 from .decode import frame_size
 from .families import family_of
 from .memory import loaded_beside

@@ -20,7 +20,7 @@ from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.guidance.autograd import constant_layers
 from motionprompt_core.guidance.optimise import PromptOptimiser
 from motionprompt_core.guidance.record import guide_step
-from motionprompt_core.guidance.report import GuidanceReport, StepReport
+from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.guidance.tokens import LearnableTokens
@@ -109,8 +109,8 @@ class DemoPipeline:
         words: str = "authentic",
         on_estimate: Callable[[int, int, Tensor], object] | None = None,
         learn: bool = True,
-    ) -> tuple[Tensor, GuidanceReport]:
-        """One video, (F, 3, 128, 128) in [0, 1], and what the guidance did.
+    ) -> tuple[Tensor, list[StepReport]]:
+        """One video, (F, 3, 128, 128) in [0, 1], and what the guidance did at each guided step.
 
         Args:
             settings: None samples the prompt as it is.
@@ -120,9 +120,9 @@ class DemoPipeline:
             learn: False leaves the tokens as they begin, in the very steps in which they would be optimised: the
                 control for what optimising them does.
         """
-        x0, report = self.denoise(self.noise(seed), prompt, seed, settings, words, on_estimate, learn)
+        x0, guided = self.denoise(self.noise(seed), prompt, seed, settings, words, on_estimate, learn)
         with torch.no_grad():
-            return self.decode(x0).clamp(0, 1), report
+            return self.decode(x0).clamp(0, 1), guided
 
     @torch.no_grad()
     def denoise(
@@ -134,10 +134,9 @@ class DemoPipeline:
         words: str = "authentic",
         on_estimate: Callable[[int, int, Tensor], object] | None = None,
         learn: bool = True,
-    ) -> tuple[Tensor, GuidanceReport]:
+    ) -> tuple[Tensor, list[StepReport]]:
         """All steps, from the noise x (F, 4, h, w) to clean latents; else as `sample`."""
-        report = GuidanceReport(state="running", num_steps=self.steps)
-        guidance = None if settings is None else _Guidance(self, prompt, words, settings, seed, report, learn)
+        guidance = None if settings is None else _Guidance(self, prompt, words, settings, seed, learn)
         plain, negative = self.embed(prompt), self.embed(self.negative)
         timesteps = [*self.timesteps(), None]
         for step, (t, following) in enumerate(zip(timesteps[:-1], timesteps[1:], strict=True)):
@@ -151,8 +150,7 @@ class DemoPipeline:
                 on_estimate(step, t, x0)
             x0 = self.after_estimate(step, t, x0, context, negative)
             x = x0 if following is None else self.ddim(x, x0, t, following)
-        report.state = "done"
-        return x, report
+        return x, [] if guidance is None else guidance.steps
 
     def before_step(self, step: int, t: int, x: Tensor, context: Tensor, negative: Tensor) -> Tensor:
         """The latents x_t that the step goes on with. For subclasses: guidance of the latents themselves."""
@@ -179,14 +177,13 @@ class _Guidance:
         words: str,
         settings: GuidanceSettings,
         seed: int,
-        report: GuidanceReport,
         learn: bool,
     ):
         if learn and pipeline.flow is None:
             raise ValueError("a guided sample needs a flow model: pass flow= to DemoPipeline")
-        self.pipeline, self.prompt, self.settings, self.report, self.learn = pipeline, prompt, settings, report, learn
+        self.pipeline, self.prompt, self.settings, self.learn = pipeline, prompt, settings, learn
         self.flow = pipeline.flow
-        report.settings, report.planned = settings.to_dict(), guided_steps(pipeline.steps, settings)
+        self.planned, self.steps = guided_steps(pipeline.steps, settings), list[StepReport]()
         self.optimiser = PromptOptimiser(LearnableTokens({"l": pipeline.initial_tokens(words)}), settings, seed)
 
     def encode(self, rows: Mapping[str, Tensor]) -> Tensor:
@@ -195,7 +192,7 @@ class _Guidance:
     def context(self, step: int, t: int, x: Tensor, uncond: Tensor) -> Tensor | None:
         """What the step is steered by: with optimised tokens in the window; None for the plain prompt."""
         optimised = self.settings.outside_window == "tokens"
-        if step in self.report.planned:
+        if step in self.planned:
             optimised = not self.learn or self._optimise(step, t, x, uncond) or optimised
         return self.encode(self.optimiser.tokens.detached()) if optimised else None
 
@@ -212,7 +209,7 @@ class _Guidance:
 
         assert self.flow is not None  # looked for above, where tokens learn
         report = StepReport(step, float(((1 - alpha) / alpha).sqrt()))
-        self.report.steps.append(report)
+        self.steps.append(report)
         model = GuidedModel(self.encode, predict_x0, pipeline.decode, self.flow, pipeline.discriminator)
         with torch.enable_grad():
             guide_step(self.optimiser, model, report)

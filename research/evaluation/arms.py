@@ -15,7 +15,7 @@ from motionprompt_core.demo.checkpoint import DemoWeights
 from motionprompt_core.discriminator.model import FlowDiscriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.flow.base import FlowModel
-from motionprompt_core.guidance.report import GuidanceReport
+from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.settings import GuidanceSettings
 
 from ..demo.pipeline import DemoPipeline
@@ -50,10 +50,10 @@ def clip_of(seed: int) -> world.Clip:
 class Rendered(DemoPipeline):
     """Samples nothing: the clip that the seed's prompt describes, rendered, through the autoencoder and back."""
 
-    def sample(self, prompt: str, seed: int, *_: Any, **__: Any) -> tuple[Tensor, GuidanceReport]:
+    def sample(self, prompt: str, seed: int, *_: Any, **__: Any) -> tuple[Tensor, list[StepReport]]:
         with torch.no_grad():
             latents = self.encode(world.render(clip_of(seed))[0])
-            return self.decode(latents).clamp(0, 1), GuidanceReport(state="done", num_steps=0)
+            return self.decode(latents).clamp(0, 1), []
 
 
 @dataclass(frozen=True)

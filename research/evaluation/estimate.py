@@ -10,12 +10,11 @@ from torch import Tensor
 
 from motionprompt_core.discriminator.features import successive_flows
 from motionprompt_core.estimate.correct import correct, euler_share, factor
-from motionprompt_core.estimate.descend import descend
 from motionprompt_core.estimate.steady import steady
 from motionprompt_core.estimate.window import Window
 from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.guidance.losses import adversarial_loss
-from motionprompt_core.guidance.report import GuidanceReport
+from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.media.ops import gaussian_blur
@@ -23,6 +22,7 @@ from motionprompt_core.metrics.video import flow_score, video_flow
 
 from ..demo.pipeline import DemoPipeline
 from .arms import Arm
+from .descend import descend
 from .peers import LatentGuidance
 
 
@@ -39,7 +39,7 @@ class Corrected(DemoPipeline):
     phi: float = 0.0
     judged: bool = False
 
-    def sample(self, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
+    def sample(self, *args: Any, **more: Any) -> tuple[Tensor, list[StepReport]]:
         self._window = Window(self.steps)
         return super().sample(*args, **more)
 
@@ -76,12 +76,12 @@ class Afterwards(DemoPipeline):
 
     blur: float = 0.0
 
-    def sample(self, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
-        video, report = super().sample(*args, **more)
+    def sample(self, *args: Any, **more: Any) -> tuple[Tensor, list[StepReport]]:
+        video, guided = super().sample(*args, **more)
         assert self.flow is not None
         if self.blur:
-            return gaussian_blur(video, self.blur).clamp(0, 1), report
-        return steady(video, self.flow).clamp(0, 1), report
+            return gaussian_blur(video, self.blur).clamp(0, 1), guided
+        return steady(video, self.flow).clamp(0, 1), guided
 
 
 def downhill(pictures: Tensor, flow: FlowModel) -> Tensor:
@@ -113,7 +113,7 @@ class TokensSameLoss(DemoPipeline):
 
     def sample(
         self, prompt: str, seed: int, settings: GuidanceSettings | None = None, words: str = "", *_: Any, **__: Any
-    ) -> tuple[Tensor, GuidanceReport]:
+    ) -> tuple[Tensor, list[StepReport]]:
         self._prompt, self._settings = prompt, settings or GuidanceSettings()
         self._guided = guided_steps(self.steps, self._settings)
         self._rows = self.initial_tokens(words).clone().requires_grad_()
@@ -163,7 +163,7 @@ class PhaseLock(DemoPipeline):
 
     weight: float = 0.05
 
-    def sample(self, prompt: str, seed: int, *args: Any, **more: Any) -> tuple[Tensor, GuidanceReport]:
+    def sample(self, prompt: str, seed: int, *args: Any, **more: Any) -> tuple[Tensor, list[StepReport]]:
         quick = DemoPipeline(self.weights, steps=2, cfg=self.cfg, negative=self.negative)
         draft, _ = quick.denoise(self.noise(seed), prompt, seed)
         self._change = draft[1:] - draft[:-1]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from motionprompt_core.guidance.objective import objective
 from motionprompt_core.guidance.pairs import draw_pairs
-from motionprompt_core.guidance.report import GuidanceReport
+from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.guidance.view import GuidedModel, View
@@ -38,16 +38,16 @@ class FreeInit(DemoPipeline):
 
     def sample(
         self, prompt: str, seed: int, settings: GuidanceSettings | None = None, *args: Any, **more: Any
-    ) -> tuple[Tensor, GuidanceReport]:
+    ) -> tuple[Tensor, list[StepReport]]:
         x = first = self.noise(seed)
         for run in range(self.iterations):
             x0, _ = self.denoise(x, prompt, seed)
             noised = self.last**0.5 * x0 + (1 - self.last) ** 0.5 * first
             fresh = torch.randn(first.shape, generator=torch.Generator().manual_seed(seed + 1_000_003 * (run + 1)))
             x = mix(noised, fresh, stop=0.25)
-        x0, report = self.denoise(x, prompt, seed, settings, *args, **more)
+        x0, guided = self.denoise(x, prompt, seed, settings, *args, **more)
         with torch.no_grad():
-            return self.decode(x0).clamp(0, 1), report
+            return self.decode(x0).clamp(0, 1), guided
 
 
 @dataclass
@@ -60,7 +60,7 @@ class LatentGuidance(DemoPipeline):
 
     def sample(
         self, prompt: str, seed: int, settings: GuidanceSettings | None = None, *_: Any, **__: Any
-    ) -> tuple[Tensor, GuidanceReport]:
+    ) -> tuple[Tensor, list[StepReport]]:
         self._settings = settings or GuidanceSettings()
         self._guided = guided_steps(self.steps, self._settings)
         self._generator = torch.Generator().manual_seed(seed + 1)
@@ -116,7 +116,7 @@ class VideoGuide(DemoPipeline):
     teacher_steps: int = 25
     stop: float = 0.125
 
-    def sample(self, prompt: str, seed: int, *_: Any, **__: Any) -> tuple[Tensor, GuidanceReport]:
+    def sample(self, prompt: str, seed: int, *_: Any, **__: Any) -> tuple[Tensor, list[StepReport]]:
         self._generator = torch.Generator().manual_seed(seed + 1)
         return super().sample(prompt, seed)
 

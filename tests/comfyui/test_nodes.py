@@ -263,7 +263,7 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
     view = tiny.comfy.module("nodes.host.status").node_view(7)
     sampling = tiny.comfy.module("nodes.host.sampling")
     chosen = tiny.comfy.module("motionprompt_core.guidance.settings").GuidanceSettings(start=0, **settings)
-    report = tiny.comfy.module("motionprompt_core.guidance.report").GuidanceReport()
+    report = tiny.comfy.module("nodes.host.report").GuidanceReport()
     host = tiny.comfy.module("nodes.host.guidance")
     guidance = host.Guidance(chosen, tiny.vae, tiny.flow, tiny.discriminator, report, view)
     patch = sampling.MotionPromptPatch(guidance)

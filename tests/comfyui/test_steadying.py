@@ -11,7 +11,7 @@ from tests.comfyui.tiny_family import TinyFamily
 
 def patched(tiny, model=None, strength: float = 1.0):
     """A MODEL whose estimates are corrected, and the report."""
-    report = tiny.comfy.module("motionprompt_core.estimate.report").EstimateReport()
+    report = tiny.comfy.module("nodes.host.correction_report").EstimateReport()
     patch = tiny.comfy.module("nodes.host.steadying").EstimatePatch(strength, tiny.vae, tiny.flow, report)
     return patch.attach(model or tiny.model), report
 

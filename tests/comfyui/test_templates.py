@@ -39,7 +39,7 @@ def test_it_runs_on_tiny_models_and_every_step_is_corrected_or_named(tiny, name,
     vae = host.vae
     if host_name == "ltx2":  # ComfyUI's nodes take the tiny one's frames for those of Wan 2.2's
         vae = importlib.import_module(f"{tiny.comfy.node('TinyVideoModel').__module__}.ltx").ltxv_vae()
-    report_class = tiny.comfy.module("motionprompt_core.estimate.report").EstimateReport
+    report_class = tiny.comfy.module("nodes.host.correction_report").EstimateReport
     reports, summary = [], report_class.summary
 
     def kept(self):

@@ -45,7 +45,7 @@ class TinyHost(Tiny):
 
     def patched(self, strength: float = 1.0, model: Any = None, vae: Any = None) -> tuple[Any, Any]:
         """A MODEL whose estimates are corrected, and the report; what it shows goes to `lines`."""
-        report = self.comfy.module("motionprompt_core.estimate.report").EstimateReport()
+        report = self.comfy.module("nodes.host.correction_report").EstimateReport()
         patch = self.comfy.module("nodes.host.steadying").EstimatePatch(
             strength, vae or self.vae, self.flow, report, say=self.show
         )

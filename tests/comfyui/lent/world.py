@@ -222,7 +222,7 @@ class World:
         """Steps that were corrected, what that changed, and how far it is from the classic patcher's."""
         options = {"latent_image": self.tiny.latent(4), "steps": 4, "cfg": 1.0}
         steadying = self.comfy.module("nodes.host.steadying")
-        report = self.comfy.module("motionprompt_core.estimate.report").EstimateReport()
+        report = self.comfy.module("nodes.host.correction_report").EstimateReport()
 
         def steady(model: Any) -> torch.Tensor:
             patch = steadying.EstimatePatch(1.0, self.tiny.vae, self.tiny.flow, report)

@@ -112,7 +112,7 @@ class GradientProbe:
     def apply(self, model, vae, flow_model, settings, epsilon, discriminator=None):
         values = {"iterations": 1, **json.loads(settings)}
         settings = pack_module("motionprompt_core.guidance.settings").GuidanceSettings(**values)
-        report = pack_module("motionprompt_core.guidance.report").GuidanceReport()
+        report = pack_module("nodes.host.report").GuidanceReport()
         guidance = pack_module("nodes.host.guidance").Guidance(settings, vae, flow_model, discriminator, report)
         results: list[dict[str, float]] = []
         guidance.on_gradient = probe(results, epsilon)

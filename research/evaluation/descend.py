@@ -1,4 +1,4 @@
-"""The gradient form: a few moves of the pictures themselves down a loss of pictures and flow.
+"""Guidance of the estimate in the gradient form: a few moves of the pictures down a loss of pictures and flow.
 
     repeat `moves` times, from y = Y:
         f = flow(y_i, y_(i+1))                                       all neighbours
@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..flow.base import FlowModel
-from ..media.ops import warp
-from ..metrics.video import on_source_grid, visible
+from motionprompt_core.flow.base import FlowModel
+from motionprompt_core.media.ops import warp
+from motionprompt_core.metrics.video import on_source_grid, visible
 
 # Weights of the two terms that are always there.
 COLOUR, PATH = 5.0, 0.06

@@ -1,4 +1,4 @@
-"""Both sides of a training: flows of real and of generated clips, measured alike."""
+"""What Flow Dataset hands to Train Flow Discriminator: flows of real and of generated clips, measured alike."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from .cache import FlowClips
-from .clips import ClipSettings
+from ...motionprompt_core.discriminator.cache import FlowClips
+from ...motionprompt_core.discriminator.clips import ClipSettings
 
 
 @dataclass(frozen=True)

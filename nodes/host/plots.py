@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.utils import flow_to_image
 
-from .guidance.report import Correction, FlowSample, GuidanceReport
-from .media.figure import new_figure, pixels
-
-if TYPE_CHECKING:
-    from .discriminator.state import EpochResult
+from ...motionprompt_core.discriminator.state import EpochResult
+from ...motionprompt_core.guidance.report import FlowSample
+from ...motionprompt_core.media.figure import new_figure, pixels
+from .correction_report import EstimateReport
+from .report import GuidanceReport
 
 
 def draw_report(report: GuidanceReport) -> Tensor:
@@ -38,7 +38,7 @@ def draw_report(report: GuidanceReport) -> Tensor:
     return pixels(figure)
 
 
-def _draw_correction(report: GuidanceReport, correction: Correction) -> Tensor:
+def _draw_correction(report: GuidanceReport, correction: EstimateReport) -> Tensor:
     """Of a run in which the estimate alone was guided: how much it was changed, step by step."""
     figure = new_figure(12, 3.5)
     changes, text = figure.subplots(1, 2)
