@@ -8,7 +8,7 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..motionprompt_core.estimate.steady import steady_parts
-from ..motionprompt_core.metrics.video import sharpness
+from ..motionprompt_core.metrics.video import as_video, sharpnesses
 from .host.gradients import check_interrupt, out_of_memory
 from .host.models import ManagedModel
 from .host.schema import FlowModelType, make, schema, slider
@@ -75,6 +75,6 @@ class Steady(io.ComfyNode):
 
 def _summary(before: Any, after: Any) -> str:
     change = 100 * float((after - before.clamp(0, 1)).abs().mean())
-    sharp = [sharpness(video) for video in (before, after)]
+    sharp = [float(sharpnesses(as_video(video)).mean()) for video in (before, after)]
     softer = 100 * (sharp[1] / max(sharp[0], 1e-9) - 1)
     return f"changed by {change:.2f} % on average; sharpness {sharp[0]:.1f} -> {sharp[1]:.1f} ({softer:+.0f} %)."

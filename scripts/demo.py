@@ -62,13 +62,13 @@ def measure(files: Mapping[str, Path], prompt: Prompt) -> dict[str, dict[str, An
     from motionprompt_core.discriminator.model import load_discriminator
     from motionprompt_core.flow import load_flow_model
     from motionprompt_core.media.video import read_video
-    from motionprompt_core.metrics.measure import evaluate_video
+    from motionprompt_core.metrics.measure import measure_video
 
     flow_model = load_flow_model(prompt[find_nodes(prompt, "MotionPromptLoadOpticalFlow")[0]]["inputs"]["name"])
     name = prompt[find_nodes(prompt, "MotionPromptLoadFlowDiscriminator")[0]]["inputs"]["name"]
     discriminator = load_discriminator(ROOT / "weights" / name)
     return {
-        video: evaluate_video(read_video(files[video])[0], flow_model, discriminator).to_dict()
+        video: measure_video(read_video(files[video])[0], flow_model, discriminator).metrics.to_dict()
         for video in ("plain", "motionprompt")
     }
 

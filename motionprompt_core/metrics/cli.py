@@ -18,7 +18,7 @@ from ..flow import available_flow_models, load_flow_model
 from ..media.video import stream_video
 from .comparison import Clip, table, to_dict
 from .consistency import CLIP, DINO, ImageEmbedder, frame_consistency
-from .measure import measure_stream
+from .measure import measure_video
 
 PART = 8  # frames that are decoded together
 
@@ -60,7 +60,7 @@ def run_metrics(options: argparse.Namespace) -> None:
     for path, (frames, fps) in zip(options.files, streams, strict=True):
         seen = _Seen(frames, embedders, device, path)
         try:
-            measured = measure_stream(seen, flow, judge, fps=fps, seam_at=options.seam_at)
+            measured = measure_video(seen, flow, judge, fps=fps, seam_at=options.seam_at)
         except ValueError as error:
             text = str(error)
             raise ValueError(text if str(path) in text else f"{path}: {text}") from error

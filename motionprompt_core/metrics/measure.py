@@ -1,6 +1,6 @@
 """What changed in a finished video, in numbers: flicker, smoothness, amount of motion, realism, sharpness.
 
-None is enough alone: a frozen or blurred video has perfect temporal scores. So `evaluate_video` gives them with the
+None is enough alone: a frozen or blurred video has perfect temporal scores. So `measure_video` gives them with the
 amount of motion and the sharpness, and says when a video does not move. Names and formulas that are VBench's
 (Huang et al., CVPR 2024) are marked so; the others are proxies and not comparable with published tables.
 """
@@ -35,14 +35,12 @@ from .video import (
 
 # A video whose fastest pixels move less than this share of its shorter side per frame (0.25 px of 256) stands still.
 FROZEN_SHARE = 0.25 / 256
-
-
 BLOCK_PIXELS = 2**23  # of the frames that are measured together
 
 
 @dataclass(frozen=True)
 class TemporalMetrics:
-    """Measurements of one video; see the functions of the same names.
+    """Measurements of one video; `video` has the formulas.
 
     Attributes:
         temporal_flickering: VBench, 0..1, higher is calmer.
@@ -103,15 +101,9 @@ class MeasuredVideo(NamedTuple):
     speed: list[float]
 
 
-def evaluate_video(
-    frames: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator | None = None, **options: Any
-) -> TemporalMetrics:
-    """The metrics of one video; see `measure_video`."""
-    return measure_video(frames, flow_model, discriminator, **options).metrics
-
-
+@torch.no_grad()
 def measure_video(
-    frames: Tensor,
+    video: Tensor | Iterable[Tensor],
     flow_model: FlowModel,
     discriminator: FlowDiscriminator | None = None,
     *,
@@ -120,13 +112,15 @@ def measure_video(
     batch: int = 8,
     seam_at: int | None = None,
 ) -> MeasuredVideo:
-    """Measure one video.
+    """Measure one video. Each flow is estimated once (forward, backward, and across the frames left out), but for the
+    few that two blocks share.
 
     Args:
-        frames: (T, 3, H, W) or (T, H, W, 3), RGB in [0, 1], T at least 3.
+        video: (T, 3, H, W) or (T, H, W, 3), RGB in [0, 1], T at least 3; or its parts one by one, where all of it would
+            not fit into memory.
         flow_model: measures the motion. A score by the very model that guided the video flatters it: use another too.
         discriminator: its score is added; should have been trained with `flow_model`.
-        fps: of the video; `dynamic_degree` is defined at 8.
+        fps: of the video; the dynamic degree is defined at 8.
         gap: distance in frames of the pairs that the discriminator sees.
         batch: pairs at a time; fewer need less memory.
         seam_at: the frame, counted from 0, at which a second part begins; None looks for the worst.
@@ -134,33 +128,14 @@ def measure_video(
     Raises:
         ValueError: wrong shape, too few frames, frames too small for the flow model, or no such frame.
     """
-    video = as_video(frames, at_least=3)
-    return measure_stream([video], flow_model, discriminator, fps=fps, gap=gap, batch=batch, seam_at=seam_at)
-
-
-@torch.no_grad()
-def measure_stream(
-    parts: Iterable[Tensor],
-    flow_model: FlowModel,
-    discriminator: FlowDiscriminator | None = None,
-    *,
-    fps: float = 8.0,
-    gap: int = 1,
-    batch: int = 8,
-    seam_at: int | None = None,
-) -> MeasuredVideo:
-    """As `measure_video`, for a video that comes in `parts` (t, 3, H, W) and need not fit into memory.
-
-    Each flow is estimated once (forward, backward, and across the frames left out), but for the few that two blocks
-    share.
-    """
+    parts = [as_video(video, at_least=3)] if isinstance(video, Tensor) else video
     overlap = max(2, gap * (discriminator.config.flows if discriminator is not None else 1))
     found, length = _Sums(sampling(fps)), 0
     shape: tuple[int, ...] = ()
-    for block, own in _blocks(parts, overlap):
-        video = as_video(block, at_least=1)
-        shape, length = video.shape, length + (len(video) if own is None else own)
-        _measure_block(video, own, found, flow_model, discriminator, gap, batch)
+    for frames, own in _blocks(parts, overlap):
+        block = as_video(frames, at_least=1)
+        shape, length = block.shape, length + (len(block) if own is None else own)
+        _measure_block(block, own, found, flow_model, discriminator, gap, batch)
     if length < 3:
         raise ValueError(f"video: {length} frame(s), expected at least 3: the motion of fewer does not change.")
     if seam_at is not None and not 0 < seam_at < length:
@@ -267,7 +242,7 @@ def _measure_block(
 
 
 def _sample(video: Tensor, found: _Sums, flow_model: FlowModel, batch: int) -> None:
-    """The speeds for `dynamic_degree`, which looks at every `step`-th frame."""
+    """The speeds for the dynamic degree, which looks at every `step`-th frame."""
     kept = video[-found.frames % found.step :: found.step]
     found.frames += len(video)
     if not len(kept):

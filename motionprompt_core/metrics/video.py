@@ -1,4 +1,4 @@
-"""What is measured in a finished video, each as a function; `measure` has them together. Marks as there."""
+"""What is measured in a finished video, for each frame or pair of frames; `measure` has it together. Marks as there."""
 
 from __future__ import annotations
 
@@ -50,16 +50,12 @@ def _move_grid(flow: Tensor, share: float, iterations: int = 4) -> Tensor:
     return moved
 
 
-def temporal_flickering(frames: Tensor) -> float:
-    """VBench's temporal flickering: (255 - mean absolute difference of neighbouring 8-bit frames) / 255.
-
-    1 for a frozen video. VBench means it for static scenes; any motion lowers it.
-    """
-    return 1 - frame_changes(as_video(frames)).mean().item()
-
-
 def frame_changes(video: Tensor) -> Tensor:
-    """Mean absolute difference of each 8-bit frame of (T, 3, H, W) to the next, / 255: (T - 1,)."""
+    """Mean absolute difference of each 8-bit frame of (T, 3, H, W) to the next, / 255: (T - 1,).
+
+    VBench's temporal flickering is 1 - its mean: 1 for a frozen video. VBench means it for static scenes; any motion
+    lowers it.
+    """
     pixels = (video * 255).round()
     return (pixels[1:] - pixels[:-1]).abs().flatten(1).mean(1) / 255
 
@@ -73,17 +69,13 @@ def structure_changes(video: Tensor, flow: Tensor) -> Tensor:
     return (left.abs() / share).flatten(1).mean(1)
 
 
-def motion_smoothness(frames: Tensor, flow_model: FlowModel, batch: int = 8) -> float:
-    """Proxy of VBench's motion smoothness: drop every other frame, rebuild it from its neighbours, 1 - mean error.
-
-    VBench rebuilds with the AMT-S network; this warps both neighbours half-way along their flow and averages.
-    """
-    return 1 - halfway_errors(as_video(frames, at_least=3), flow_model, batch).mean().item()
-
-
 @torch.no_grad()
 def halfway_errors(video: Tensor, flow_model: FlowModel, batch: int = 8) -> Tensor:
-    """Mean error of every other frame of (T, 3, H, W) rebuilt from its neighbours: ((T - 1) // 2,)."""
+    """Mean error of every other frame of (T, 3, H, W) rebuilt from its neighbours: ((T - 1) // 2,).
+
+    Motion smoothness is 1 - its mean. VBench rebuilds with the AMT-S network; this warps both neighbours half-way along
+    their flow and averages.
+    """
     kept, dropped = video[0::2], video[1:-1:2]
     before, after = kept[: len(dropped)], kept[1 : len(dropped) + 1]
     errors = [video.new_empty(0)]
@@ -103,23 +95,20 @@ def top_speed(flow: Tensor) -> Tensor:
     return speed.topk(max(1, int(speed.shape[1] * 0.05)), dim=1).values.mean(1)
 
 
-def dynamic_degree(frames: Tensor, flow_model: FlowModel, fps: float = 8.0, batch: int = 8) -> bool:
-    """VBench's dynamic degree of one video: does it move? The score of a set is the share of videos that do.
-
-    At about 8 frames a second, the fastest 5 % of pixels must exceed 6 px per 256 px of the shorter side in at least
-    4 pairs per 16 frames. VBench measures with RAFT (20 updates, Things weights); the flow model given here may differ.
-    """
-    video = as_video(as_video(frames)[:: sampling(fps)])
-    return moves(top_speed(video_flow(video, flow_model, batch=batch)).tolist(), len(video), min(video.shape[-2:]))
-
-
 def sampling(fps: float) -> int:
-    """Every which frame `dynamic_degree` looks at."""
+    """Every which frame the dynamic degree, see `moves`, looks at: at about 8 frames a second."""
     return max(1, round(fps / 8))
 
 
 def moves(speeds: list[float], length: int, side: int) -> bool:
-    """Whether enough of the `speeds` (px) between `length` frames of this shorter side exceed VBench's threshold."""
+    """VBench's dynamic degree of one video, whether it moves; that of a set is the share of videos that do.
+
+    The fastest 5 % of pixels must exceed 6 px per 256 px of the shorter `side` in at least 4 pairs per 16 frames.
+    VBench measures with RAFT (20 updates, Things weights); the flow model given here may differ.
+
+    Args:
+        speeds: `top_speed` of each pair, px, of `length` frames.
+    """
     needed = max(1, round(4 * length / 16))  # VBench's count is 0 for two frames, which would always move
     return sum(speed > 6.0 * side / 256 for speed in speeds) >= needed
 
@@ -143,70 +132,29 @@ def stays_inside(flow: Tensor) -> Tensor:
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
-def warping_error(frames: Tensor, forward: Tensor, backward: Tensor) -> tuple[float, float]:
-    """Squared colour difference along the flow, over the pixels seen in both frames (Lai et al., ECCV 2018).
+def warping_errors(video: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+    """Squared colour differences along the flow (Lai et al., ECCV 2018), as sums: over the pixels seen in both frames,
+    how many these are, over all pixels, how many these are; float64 (4,).
 
     Args:
-        frames: the video, T frames.
+        video: (T, 3, H, W).
         forward, backward: (T - 1, 2, H, W) px, on the pixels of their own first frame: t -> t + 1 and t + 1 -> t.
-
-    Returns:
-        The error, and the share of pixels whose flows agree. Where they agree nowhere, all pixels count.
     """
-    error, seen, whole, pixels = warping_errors(as_video(frames), forward, backward).tolist()
-    return error / seen if seen else whole / pixels, seen / pixels
-
-
-def warping_errors(video: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
-    """The sums behind `warping_error`: squared differences over the pixels seen in both frames, how many these are,
-    squared differences over all, how many these are; float64 (4,)."""
     mask = visible(forward, backward)
     difference = (warp(video[1:], forward) - video[:-1]).square().mean(1, keepdim=True).double()
     total = torch.tensor(difference.numel(), device=video.device)
     return torch.stack([(difference * mask).sum(), mask.sum().double(), difference.sum(), total.double()]).cpu()
 
 
-def flow_acceleration(flow: Tensor) -> float:
-    """Mean change of velocity along the motion, |f_{t+1}(x + f_t(x)) - f_t(x)|, px a frame^2; 0 for steady motion."""
-    return path_changes(flow).mean().item() if len(flow) > 1 else 0.0
-
-
 def path_changes(flow: Tensor) -> Tensor:
-    """The mean change of velocity from each flow (T, 2, H, W) to the next: (T - 1,), px a frame^2."""
+    """Mean change of velocity along the motion, |f_{t+1}(x + f_t(x)) - f_t(x)|, of flows (T, 2, H, W): (T - 1,), px a
+    frame^2; 0 for steady motion."""
     return (warp(flow[1:], flow[:-1]) - flow[:-1]).norm(dim=1).flatten(1).mean(1)
 
 
-def sharpness(frames: Tensor) -> float:
-    """Variance of the Laplacian of the 8-bit luma, mean over the frames: the usual measure of focus."""
-    return sharpnesses(as_video(frames, at_least=1)).mean().item()
-
-
 def sharpnesses(video: Tensor) -> Tensor:
-    """The same of each frame of (T, 3, H, W): (T,)."""
+    """Variance of the Laplacian of the 8-bit luma of each frame of (T, 3, H, W), the usual measure of focus: (T,)."""
     return laplacian(video * 255).flatten(1).var(1)
-
-
-def discriminator_score(
-    frames: Tensor,
-    flow_model: FlowModel,
-    discriminator: FlowDiscriminator,
-    gap: int = 1,
-    batch: int = 8,
-) -> float:
-    """Mean phi(f), the discriminator's probability that the motion is real, over all pairs `gap` frames apart."""
-    flow = video_flow(as_video(frames), flow_model, gap=gap, batch=batch)
-    return flow_score(flow, flow_model, discriminator, gap=gap, batch=batch)
-
-
-def flow_score(
-    flow: Tensor,
-    flow_model: FlowModel,
-    discriminator: FlowDiscriminator,
-    gap: int = 1,
-    batch: int = 8,
-) -> float:
-    """Mean of `flow_scores`."""
-    return flow_scores(flow, flow_model, discriminator, gap=gap, batch=batch).mean().item()
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.media.ops import gaussian_blur
-from motionprompt_core.metrics.video import flow_score, video_flow
+from motionprompt_core.metrics.video import flow_scores, video_flow
 
 from ..demo.pipeline import DemoPipeline
 from .arms import Arm
@@ -56,7 +56,7 @@ class Corrected(DemoPipeline):
 
     def _reality(self, x0: Tensor) -> float:
         assert self.flow is not None and self.discriminator is not None
-        return flow_score(video_flow(self.decode(x0), self.flow), self.flow, self.discriminator)
+        return float(flow_scores(video_flow(self.decode(x0), self.flow), self.flow, self.discriminator).mean())
 
     def after_estimate(self, step: int, t: int, x0: Tensor, context: Tensor, negative: Tensor) -> Tensor:
         following = [*self.timesteps(), None][step + 1]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from motionprompt_core.demo import world
 from motionprompt_core.guidance.settings import GuidanceSettings
-from motionprompt_core.metrics.measure import evaluate_video
+from motionprompt_core.metrics.measure import measure_video
 
 from ..demo import truth
 from .arms import fixed_word
@@ -44,7 +44,7 @@ def measure(job: tuple[str, int]) -> tuple[str, int, dict[str, float]]:
     word, seed = job
     networks, settings = network_of(RunConfig("quick")), GuidanceSettings()
     video = fixed_word(word).sample(networks, prompt_of(seed)[1], seed, settings, "")
-    metrics = evaluate_video(video, networks.flow).to_dict()
+    metrics = measure_video(video, networks.flow).metrics.to_dict()
     return word, seed, {**metrics, "permanence": truth.read(video).permanence}
 
 

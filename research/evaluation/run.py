@@ -21,8 +21,8 @@ from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.discriminator.model import load_discriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.guidance.settings import GuidanceSettings
-from motionprompt_core.metrics.measure import evaluate_video
-from motionprompt_core.metrics.video import flow_score, video_flow
+from motionprompt_core.metrics.measure import measure_video
+from motionprompt_core.metrics.video import flow_scores, video_flow
 
 from ..demo import truth
 from .arms import Arm, Networks, clip_of
@@ -117,13 +117,13 @@ def run_job(job: Job) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
     video = arm.sample(networks, prompt, job.seed, settings, config.words)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    reading = truth.read(video)
+    reading, flow = truth.read(video), video_flow(video, networks.flow)
     return {
         "arm": arm.name,
         "seed": job.seed,
         "prompt": prompt,
-        **evaluate_video(video, networks.measure).to_dict(),
-        "discriminator_score": flow_score(video_flow(video, networks.flow), networks.flow, networks.discriminator),
+        **measure_video(video, networks.measure).metrics.to_dict(),
+        "discriminator_score": float(flow_scores(flow, networks.flow, networks.discriminator).mean()),
         **{key: float(value) for key, value in reading.matches(clip).items()},
         "jitter": reading.jitter,
         "pulsation": reading.area_variation,
