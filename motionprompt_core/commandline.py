@@ -6,7 +6,31 @@ import argparse
 import contextlib
 import io
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from .flow import available_flow_models
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], object], summary: str, description: str | None = None
+) -> argparse.ArgumentParser:
+    """Adds a command to an argparse parser's subparsers; its help tells the defaults."""
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = commands.add_parser(name, formatter_class=formatter, help=summary, description=description)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Which flow model measures motion, and where the networks run."""
+    flow_models = available_flow_models()
+    about = "measures motion; the first unless given"
+    parser.add_argument("--flow-model", choices=flow_models, default=flow_models[0], help=about)
+    parser.add_argument("--flow-weights", type=Path, help="a .safetensors with its weights, if they are not installed")
+    parser.add_argument("--device", default="cpu", help="where the networks run, e.g. cuda")
 
 
 def run_commands(program: str, description: str, families: tuple[ModuleType, ...], arguments: list[str] | None) -> int:

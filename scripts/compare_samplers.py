@@ -79,10 +79,10 @@ def measured(file: Path) -> dict[str, float]:
     from motionprompt_core.estimate.steady import steady
     from motionprompt_core.flow import load_flow_model
     from motionprompt_core.media.video import read_video
-    from motionprompt_core.metrics.measure import evaluate_video
+    from motionprompt_core.metrics.measure import measure_video
 
     video, _ = read_video(file)
-    found = evaluate_video(video, load_flow_model("lucas_kanade")).to_dict()
+    found = measure_video(video, load_flow_model("lucas_kanade")).metrics.to_dict()
     change = steady(video, load_flow_model("lucas_kanade_coarse")) - video
     return {**{key: float(found[key]) for key in SPREAD}, "unsteadiness": float(change.square().mean().sqrt())}
 

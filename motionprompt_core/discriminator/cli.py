@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..flow import available_flow_models, load_flow_model
+from ..commandline import add_command, add_network_options
+from ..flow import load_flow_model
 from ..flow.base import FlowModel
 from .cache import STILL, FlowClips, cached_flows, check_distinct
 from .clips import ClipSettings, check_apart, find_clips
@@ -22,24 +23,17 @@ from .state import EpochResult
 from .train import ROBUST, SIZES, judge_clips, train_discriminator
 
 CACHE = Path("output/flow_cache")
-READING = {
-    "fps": "fps",
-    "folder_fps": "folder_fps",
-    "max_frames": "max_frames",
-    "frame_size": "size",
-    "gaps": "gaps",
-    "pairs": "pairs",
-}  # option -> field of ClipSettings
+READING = ("fps", "folder_fps", "max_frames", "frame_size", "gaps", "pairs")
 
 
 def add_to(commands: Any) -> None:
     """Adds both commands to an argparse parser's subparsers."""
-    defaults = argparse.ArgumentDefaultsHelpFormatter
-    train = commands.add_parser(
+    train = add_command(
+        commands,
         "train-discriminator",
-        formatter_class=defaults,
-        help="train a flow discriminator for your video model",
-        description="Learns to tell the motion of real clips from that of generated ones. Flows are kept in a cache, "
+        run_train,
+        "train a flow discriminator for your video model",
+        "Learns to tell the motion of real clips from that of generated ones. Flows are kept in a cache, "
         "and the training's state beside the file: stopped at any moment, the same command goes on.",
     )
     _clip_options(train)
@@ -57,19 +51,18 @@ def add_to(commands: Any) -> None:
     )
     train.add_argument("--keep-stills", action="store_true", help="train on clips that do not move as well")
     train.add_argument("--seed", type=int, default=0, help="of split, first weights and order")
-    train.set_defaults(run=run_train)
 
-    evaluate = commands.add_parser(
+    evaluate = add_command(
+        commands,
         "evaluate-discriminator",
-        formatter_class=defaults,
-        help="how well a discriminator tells clips apart",
-        description="Clips are read, and their motion measured, as for the file's training unless told otherwise.",
+        run_evaluate,
+        "how well a discriminator tells clips apart",
+        "Clips are read, and their motion measured, as for the file's training unless told otherwise.",
     )
     evaluate.add_argument("file", type=Path, help="a discriminator's .safetensors")
     _clip_options(evaluate)
     evaluate.set_defaults(flow_model=None, **dict.fromkeys(READING))
     evaluate.add_argument("--json", type=Path, help="write the numbers here as well")
-    evaluate.set_defaults(run=run_evaluate)
 
 
 def _clip_options(parser: argparse.ArgumentParser) -> None:
@@ -77,14 +70,7 @@ def _clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--real", type=Path, required=True, help="folder of real clips: videos or folders of frames")
     parser.add_argument("--generated", type=Path, required=True, help="folder of clips made by the video model")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder in which flows are kept")
-    parser.add_argument(
-        "--flow-model",
-        choices=available_flow_models(),
-        help="measures motion; the first unless given",
-        default=available_flow_models()[0],
-    )
-    parser.add_argument("--flow-weights", type=Path, help="a .safetensors with its weights, if they are not installed")
-    parser.add_argument("--device", default="cpu", help="where the networks run, e.g. cuda")
+    add_network_options(parser)
     parser.add_argument("--fps", type=float, default=d.fps, help="frames a second that all clips are thinned out to")
     parser.add_argument("--folder-fps", type=float, default=d.folder_fps, help="frames a second of folders of frames")
     parser.add_argument("--max-frames", type=int, default=d.max_frames, help="frames of a clip that are looked at")
@@ -99,7 +85,8 @@ def clip_settings(options: argparse.Namespace, flows: int, others: Mapping[str, 
     known = {field.name for field in fields(ClipSettings)}
     others = others if isinstance(others, Mapping) else {}  # files of other trainings have a number there
     values = {name: value for name, value in others.items() if name in known}
-    values |= {field: getattr(options, name) for name, field in READING.items() if getattr(options, name) is not None}
+    given = {name: getattr(options, name) for name in READING if getattr(options, name) is not None}
+    values |= {"size" if name == "frame_size" else name: value for name, value in given.items()}
     values |= {"flows": flows, **({"recompress": False} if options.as_compressed else {})}
     return ClipSettings(**{**values, "gaps": tuple(values.get("gaps", ClipSettings.gaps))})
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from ..media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural
 from ..media.video import read_video
@@ -190,10 +191,8 @@ QUALITIES = (50, 90)
 def compressed(video: Tensor, quality: int) -> Tensor:
     """Each frame (3, H, W) through JPEG of this quality."""
     frames = []
-    for frame in video:
+    for frame in (video * 255).round().byte().cpu():
         file = io.BytesIO()
-        pixels = (frame.movedim(0, -1) * 255).round().byte().cpu().numpy()
-        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-        decoded = torch.frombuffer(bytearray(Image.open(file).tobytes()), dtype=torch.uint8)
-        frames.append(decoded.view(*frame.shape[1:], 3).movedim(-1, 0))
+        to_pil_image(frame).save(file, "JPEG", quality=quality)
+        frames.append(pil_to_tensor(Image.open(file)))
     return torch.stack(frames).float() / 255

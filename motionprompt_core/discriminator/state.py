@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor
 
 from ..media.files import written_whole
 from .model import DiscriminatorConfig, FlowDiscriminator
@@ -49,27 +48,29 @@ class TrainingState:
         generator: torch.Generator,
     ):
         self.history: list[EpochResult] = []
-        self.best: EpochResult | None = None
-        self.best_model = copy.deepcopy(model)
+        self.best_model, self.generator = copy.deepcopy(model), generator
         self._parts: dict[str, Any] = {
             "model": model,
             "best": self.best_model,
             "optimizer": optimizer,
             "schedule": schedule,
-            "generator": _Draws(generator),
             **({} if average is None else {"average": average.module}),
         }
+
+    @property
+    def best(self) -> EpochResult | None:
+        return min(self.history, key=lambda epoch: epoch.val_loss, default=None)
 
     def add(self, result: EpochResult, model: FlowDiscriminator) -> None:
         """Notes an epoch's result, and its network if it is the best so far."""
         self.history.append(result)
-        if self.best is None or result.val_loss < self.best.val_loss:
-            self.best = result
+        if self.best is result:
             self.best_model.load_state_dict(model.state_dict())
 
     def save(self, path: str | Path, settings: str) -> None:
         """Writes the state in one step; `settings` name the training that it belongs to."""
         state = {"settings": settings, "history": [epoch.to_dict() for epoch in self.history]}
+        state["generator"] = self.generator.get_state()
         with written_whole(path) as temporary:
             torch.save({**state, **{name: part.state_dict() for name, part in self._parts.items()}}, temporary)
 
@@ -88,21 +89,8 @@ class TrainingState:
             )
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
         self.history[:] = [EpochResult(**values) for values in state["history"]]
-        self.best = min(self.history, key=lambda epoch: epoch.val_loss)
-
-
-class _Draws:
-    """A generator whose state is saved as a module's is."""
-
-    def __init__(self, generator: torch.Generator):
-        self.generator = generator
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"state": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.generator.set_state(state["state"])
 
 
 def best_so_far(path: str | Path, config: DiscriminatorConfig) -> tuple[FlowDiscriminator, EpochResult] | None:

@@ -105,12 +105,8 @@ _REGISTRY: dict[str, FlowEntry] = {}
 Builder = Callable[[Path | None, bool], FlowModel]
 
 
-def _always() -> bool:
-    return True
-
-
 def register_flow_model(
-    name: str, min_size: int, installed: Callable[[], bool] = _always
+    name: str, min_size: int, installed: Callable[[], bool] = lambda: True
 ) -> Callable[[Builder], Builder]:
     """Registers the decorated function, which makes the flow model `name`; see `FlowEntry`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,16 +46,6 @@ class RaftFlow(FlowModel):
             self.network.corr_block.corr_pyramid = []
 
 
-@register_flow_model("raft_large", RaftFlow.min_size)
-def _raft_large(path: Path | None, download: bool) -> RaftFlow:
-    return load_raft("raft_large", path, download)
-
-
-@register_flow_model("raft_small", RaftFlow.min_size)
-def _raft_small(path: Path | None, download: bool) -> RaftFlow:
-    return load_raft("raft_small", path, download)
-
-
 def load_raft(
     name: str, path: Path | None = None, download: bool = False, num_flow_updates: int | None = None
 ) -> RaftFlow:
@@ -66,6 +57,10 @@ def load_raft(
         state = read_safetensors(path, f"weights of flow model {name}")[0]
     load_state(model.network, state, path, f"weights of flow model {name}")
     return model
+
+
+for _name in ("raft_large", "raft_small"):
+    register_flow_model(_name, RaftFlow.min_size)(partial(load_raft, _name))
 
 
 def _raft_weights(name: str, download: bool) -> tuple[Path, dict[str, Tensor]]:

@@ -50,15 +50,20 @@ class Knob:
 
     def check(self, name: str, value: Any, default: Any) -> None:
         """Raise ValueError unless `value` is of `default`'s type and in range."""
-        if isinstance(default, bool):
-            if not isinstance(value, bool):
-                raise ValueError(f"{name} is {value!r}, but must be one of: True, False.")
-        elif isinstance(default, str):
-            check_choice(name, value, self.choices)
-        elif isinstance(default, int):
-            check_integer(name, value, int(self.low), int(self.high), self.hint)
-        else:
-            check_number(name, value, self.low, self.high, self.hint, self.above, self.below)
+        if isinstance(default, (bool, str)):
+            choices = self.choices or (True, False)
+            if type(value) is not type(default) or value not in choices:
+                raise ValueError(f"{name} is {value!r}, but must be one of: {', '.join(map(str, choices))}.")
+            return
+        low, high, whole = self.low, self.high, isinstance(default, int)
+        kind = int if whole else (int, float)
+        fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+        if fits and low <= value <= high and not (self.above and value == low) and not (self.below and value == high):
+            return
+        if whole:
+            raise ValueError(f"{name} is {value!r}, but must be a whole number from {low} to {high}: {self.hint}.")
+        interval = f"{'(' if self.above else '['}{low}, {high}{')' if self.below else ']'}"
+        raise ValueError(f"{name} is {value!r}, but must be a number in {interval}: {self.hint}.")
 
 
 def _number(default: Any, low: float, high: float, text: str, hint: str, **more: Any) -> Any:
@@ -290,25 +295,3 @@ KNOBS: dict[str, Knob] = {
     item.name: item.metadata["knob"] for item in fields(GuidanceSettings) if "knob" in item.metadata
 }
 DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(GuidanceSettings) if item.name in KNOBS}
-
-
-def check_number(
-    name: str, value: float, low: float, high: float, remedy: str, open_low: bool = False, open_high: bool = False
-) -> None:
-    """Raise ValueError unless `value` is a finite number between `low` and `high`."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not low <= value <= high or (open_low and value == low) or (open_high and value == high):
-        interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}"
-        raise ValueError(f"{name} is {value!r}, but must be a number in {interval}: {remedy}.")
-
-
-def check_integer(name: str, value: int, low: int, high: int, remedy: str) -> None:
-    """Raise ValueError unless `value` is an integer from `low` to `high`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}, but must be a whole number from {low} to {high}: {remedy}.")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}, but must be one of: {', '.join(choices)}.")

@@ -26,10 +26,6 @@ class Discriminator(Protocol):
     def __call__(self, flow: Tensor, /) -> Tensor: ...
 
 
-def _do_nothing() -> None:
-    pass
-
-
 @dataclass
 class GuidedModel:
     """A text-to-video model at one sampling step, as functions that its host (ComfyUI, a test) supplies.
@@ -51,7 +47,7 @@ class GuidedModel:
     decode: Decoder
     flow: Callable[[Tensor, Tensor], Tensor]
     discriminator: Discriminator | None = None
-    check: Callable[[], None] = _do_nothing
+    check: Callable[[], None] = lambda: None
     half: bool = False
 
     @property

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 # Small videos are enlarged to this many pixels in width or so; slices are about this share of the height.
 WIDTH, SHARE = 256, 0.5
@@ -72,5 +73,4 @@ def _text(text: str, width: int) -> Tensor:
     """A line of text (3, TITLE, width), dark on white."""
     image = Image.new("L", (width, TITLE), 255)
     ImageDraw.Draw(image).text((0, TITLE // 2 - 2), text, 30, ImageFont.load_default(16), "lm")
-    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return values.view(1, TITLE, width).float().expand(3, -1, -1) / 255
+    return pil_to_tensor(image).float().expand(3, -1, -1) / 255

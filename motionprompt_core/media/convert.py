@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..commandline import add_command
 from .files import PICKLE_STARTS, write_safetensors
 
 # Where a training program puts the weights, and what DeepSpeed puts before their names.
@@ -24,16 +25,17 @@ _TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 def add_to(commands: Any) -> None:
     """Add the command to the argument parser's subcommands."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "convert",
-        help="a pickle (.pt, .ckpt) of weights into a .safetensors file",
-        description="Turns the pickle of a published video model (LaVie, VideoCrafter2, DynamiCrafter) into a "
+        run,
+        "a pickle (.pt, .ckpt) of weights into a .safetensors file",
+        "Turns the pickle of a published video model (LaVie, VideoCrafter2, DynamiCrafter) into a "
         ".safetensors file, in fp16 unless told otherwise. It is opened with PyTorch's weights_only and nothing else.",
     )
     parser.add_argument("file", type=Path, help="the .pt, .pth or .ckpt file")
-    parser.add_argument("--output", type=Path, help="the file to write (default: the same name with .safetensors)")
-    parser.add_argument("--dtype", choices=list(_TYPES), default="fp16", help="type of the numbers (default: fp16)")
-    parser.set_defaults(run=run)
+    parser.add_argument("--output", type=Path, help="the file to write; without it the same name with .safetensors")
+    parser.add_argument("--dtype", choices=list(_TYPES), default="fp16", help="type of the numbers")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -105,11 +105,6 @@ def _at_even_times(
         yield before
 
 
-def frame_rate(path: str | Path) -> float:
-    """Frames a second of a video file or an animated image (8 where it does not say); errors as `read_video`'s."""
-    return timing(Path(path)).rate
-
-
 def write_video(frames: Tensor, path: str | Path, fps: float = 8.0) -> None:
     """Write (T, 3, H, W) or (T, H, W, 3) frames in [0, 1]: .webp, .gif, .png (animated), or .mp4 and the like (H.264).
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..commandline import add_command, add_network_options
 from ..discriminator.model import load_discriminator
-from ..flow import available_flow_models, load_flow_model
+from ..flow import load_flow_model
 from ..media.video import stream_video
 from .comparison import Clip, table, to_dict
 from .consistency import CLIP, DINO, ImageEmbedder, frame_consistency
@@ -25,28 +26,21 @@ PART = 8  # frames that are decoded together
 
 def add_to(commands: Any) -> None:
     """Adds the command to an argparse parser's subparsers."""
-    metrics = commands.add_parser(
+    metrics = add_command(
+        commands,
         "metrics",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        help="flicker, smoothness, motion and sharpness of video files",
-        description="Measures videos, animated images or folders of frames, and compares each with the first.",
+        run_metrics,
+        "flicker, smoothness, motion and sharpness of video files",
+        "Measures videos, animated images or folders of frames, and compares each with the first.",
     )
     metrics.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a video, an animation or a folder")
     metrics.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    metrics.add_argument(
-        "--flow-model",
-        choices=available_flow_models(),
-        help="measures motion; the first unless given",
-        default=available_flow_models()[0],
-    )
-    metrics.add_argument("--flow-weights", type=Path, help="a .safetensors with its weights, if not installed")
+    add_network_options(metrics)
     metrics.add_argument("--discriminator", type=Path, help="a flow discriminator, for its score")
     metrics.add_argument("--dino", type=Path, help=f"weights of timm's {DINO}, for subject consistency")
     metrics.add_argument("--clip", type=Path, help=f"weights of timm's {CLIP}, for background consistency")
     metrics.add_argument("--max-frames", type=int, help="look at so many frames of each, from the beginning")
     metrics.add_argument("--seam-at", type=int, help="frame, counted from 0, at which a second part begins, for seam")
-    metrics.add_argument("--device", default="cpu", help="where the networks run, e.g. cuda")
-    metrics.set_defaults(run=run_metrics)
 
 
 def run_metrics(options: argparse.Namespace) -> None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.functional import center_crop, normalize
 
 from ..media.files import load_state, read_safetensors
 from .video import as_video
 
 DINO, CLIP = "vit_base_patch16_224.dino", "vit_base_patch32_clip_224.openai"  # timm's names
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 Embedder = Callable[[Tensor], Tensor]
 
@@ -60,16 +60,14 @@ class ImageEmbedder(nn.Module):
         import timm
 
         self.name, self.batch = name, batch
-        self.network = timm.create_model(name, num_classes=512 if name == CLIP else 0)
+        self.network: Any = timm.create_model(name, num_classes=512 if name == CLIP else 0)
         load_state(self.network, read_safetensors(path, f"weights of {name}")[0], path, f"weights of {name}")
         self.eval().requires_grad_(False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        mean, std = (frames.new_tensor(x).view(1, 3, 1, 1) for x in (_OPENAI if self.name == CLIP else _IMAGENET))
         if self.name == CLIP:
-            side = min(frames.shape[-2:])
-            top, left = ((length - side) // 2 for length in frames.shape[-2:])
-            frames = frames[..., top : top + side, left : left + side]
+            frames = center_crop(frames, [min(frames.shape[-2:])])
         mode = "bicubic" if self.name == CLIP else "bilinear"
         frames = F.interpolate(frames, size=(224, 224), mode=mode, antialias=True, align_corners=False).clamp(0, 1)
-        return torch.cat([self.network(part) for part in ((frames - mean) / std).split(self.batch)])
+        frames = normalize(frames, self.network.pretrained_cfg["mean"], self.network.pretrained_cfg["std"])
+        return torch.cat([self.network(part) for part in frames.split(self.batch)])

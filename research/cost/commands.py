@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from motionprompt_core.commandline import add_command
 from motionprompt_core.guidance.modes import COMPUTE_MODES
 from motionprompt_core.media.figure import new_figure, save
 
@@ -43,11 +44,12 @@ DEMO = tuple(Recipe(mode, mode, decoder="demo") for mode in COMPUTE_MODES) + (
 
 def add_to(commands: Any) -> None:
     """Adds the command to an argparse parser's subparsers."""
-    bench = commands.add_parser(
+    bench = add_command(
+        commands,
         "bench",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        help="what guidance costs beside plain sampling",
-        description="Operations and bytes of every mode: on the demo model, with times, and on the shapes of Stable "
+        run,
+        "what guidance costs beside plain sampling",
+        "Operations and bytes of every mode: on the demo model, with times, and on the shapes of Stable "
         "Diffusion 1.5 with AnimateDiff where ComfyUI and AnimateDiff-Evolved are found (COMFYUI_PATH).",
     )
     bench.add_argument("--json", type=Path, help="write the numbers here")
@@ -56,7 +58,6 @@ def add_to(commands: Any) -> None:
     bench.add_argument("--only", choices=("demo", "animatediff"), help="one of the two models")
     bench.add_argument("--no-growth", action="store_true", help="leave out how cost grows")
     bench.add_argument("--device", default="meta", help="for AnimateDiff: meta counts, cuda measures")
-    bench.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

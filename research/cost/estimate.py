@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motionprompt_core.commandline import add_command
 from motionprompt_core.estimate.correct import correct
 from motionprompt_core.estimate.steady import steady
 from motionprompt_core.estimate.window import MOST
@@ -143,10 +144,9 @@ def page(folder: Path) -> str:
 
 def add_to(commands: Any) -> None:
     """Adds the command to an argparse parser's subparsers."""
-    command = commands.add_parser("cost-estimate", help="write docs/cost.md; what guidance of the estimate costs")
+    command = add_command(commands, "cost-estimate", run, "write docs/cost.md; what guidance of the estimate costs")
     command.add_argument("--count", action="store_true", help="count anew: needs ComfyUI and AnimateDiff-Evolved")
     command.add_argument("--folder", type=Path, default=FOLDER, help="folder with introduction.md and estimate.json")
-    command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from motionprompt_core.commandline import add_command
 from motionprompt_core.guidance.autograd import constant_layers
 from scripts.locate import comfyuis
 
@@ -121,10 +122,9 @@ def found(counted: Counted) -> dict[str, float]:
 
 def add_to(commands: Any) -> None:
     """Adds the command to an argparse parser's subparsers."""
-    bench = commands.add_parser("bench-video", help="what guidance costs on LaVie, VideoCrafter2 and DynamiCrafter")
-    bench.add_argument("--size", default="320x512", help="height x width in pixels (default: 320x512)")
+    bench = add_command(commands, "bench-video", run, "what guidance costs on LaVie, VideoCrafter2 and DynamiCrafter")
+    bench.add_argument("--size", default="320x512", help="height x width in pixels")
     bench.add_argument("--only", choices=list(NETWORKS), help="one of the families")
-    bench.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from motionprompt_core.commandline import add_command
 from motionprompt_core.guidance.settings import GuidanceSettings
 
 from .arms import Arm
@@ -19,12 +20,12 @@ from .summary import summarise
 
 def add_to(commands: Any) -> None:
     """Adds both commands to an argparse parser's subparsers."""
-    defaults = argparse.ArgumentDefaultsHelpFormatter
-    evaluate = commands.add_parser(
+    evaluate = add_command(
+        commands,
         "evaluate",
-        formatter_class=defaults,
-        help="does the guidance help? measured on the demo model",
-        description="Makes videos of the demo model with MotionPrompt and without, and with controls, paired by prompt "
+        run_evaluate,
+        "does the guidance help? measured on the demo model",
+        "Makes videos of the demo model with MotionPrompt and without, and with controls, paired by prompt "
         "and seed, and measures them. Stopped at any moment, the same command goes on. Results: results.jsonl, "
         "summary.json, report.md, report.png.",
     )
@@ -52,12 +53,12 @@ def add_to(commands: Any) -> None:
     evaluate.add_argument("--flow-model", default="lucas_kanade", help="measures motion for the metrics")
     evaluate.add_argument("--workers", type=int, default=2, help="videos made at the same time, a thread each")
     evaluate.add_argument("--no-cost", action="store_true", help="do not count operations and memory")
-    evaluate.set_defaults(run=run_evaluate)
 
-    evidence = commands.add_parser(
+    evidence = add_command(
+        commands,
         "evidence",
-        formatter_class=defaults,
-        help="write docs/evidence.md anew from the summaries in docs/evidence",
+        lambda options: write_evidence(options.folder, options.add),
+        "write docs/evidence.md anew from the summaries in docs/evidence",
     )
     evidence.add_argument("--folder", type=Path, default=FOLDER, help="folder with the summaries")
     evidence.add_argument(
@@ -67,7 +68,6 @@ def add_to(commands: Any) -> None:
         metavar="[NAME=]FILE",
         help="summary.json files to put there first, by their suite's or another name",
     )
-    evidence.set_defaults(run=lambda options: write_evidence(options.folder, options.add))
 
 
 def choose_arms(arms: list[Arm], names: list[str] | None) -> list[Arm]:

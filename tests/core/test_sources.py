@@ -16,8 +16,8 @@ from PIL import Image
 from motionprompt_core.discriminator.clips import ClipSettings, find_clips, read_clip, without_borders
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.media.ops import gaussian_blur
-from motionprompt_core.media.sources import MAX_ASPECT, Timing
-from motionprompt_core.media.video import frame_rate, read_video, stream_video, write_video
+from motionprompt_core.media.sources import MAX_ASPECT, Timing, timing
+from motionprompt_core.media.video import read_video, stream_video, write_video
 
 
 def gliding(frames: int, height: int = 64, width: int = 96, speed: int = 2, seed: int = 0) -> torch.Tensor:
@@ -131,7 +131,7 @@ def test_a_title_or_an_end_card_does_not_slow_the_animation_down(tmp_path, name,
     clip, durations = [Image.fromarray(pixels(frame)) for frame in gliding(24)], [40] * 24
     durations[long] = 2000
     clip[0].save(tmp_path / name, save_all=True, append_images=clip[1:], duration=durations, loop=0)
-    assert frame_rate(tmp_path / name) == pytest.approx(25)
+    assert timing(tmp_path / name).rate == pytest.approx(25)
     assert len(read_clip(tmp_path / name, ClipSettings(size=64))) == 8
 
 
