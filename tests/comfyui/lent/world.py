@@ -121,6 +121,8 @@ class World:
         model = self._patched(self.use(models), lora, motion)
         room = budget * sum(patcher.model_size() for patcher in models.patchers() if patcher.is_dynamic())
         self.vram.reset(int(room), pressure if budget < 1 else 0.0)
+        for layer in (part for extra in model.get_additional_models() for part in extra.model.modules()):
+            layer.streamed = budget < 1  # AnimateDiff-Evolved has a patcher of the classic kind
         streamed = [patcher for patcher in models.patchers() if hasattr(patcher.model, "share")]
         for patcher in streamed:
             patcher.model.share = budget
@@ -285,10 +287,16 @@ def _pretend(stream: type) -> None:
     context = comfy.ops.CastBiasWeightContext
     begin = context.__init__
 
-    def begin_on_the_accelerator(self: Any, *args: Any, **kwargs: Any) -> None:
-        begin(self, *args, **{**kwargs, "device": device})
+    def begin_where_the_weight_is(self: Any, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **({**kwargs, "device": device} if args and _is_lent(args[0]) else kwargs))
 
-    context.__init__ = begin_on_the_accelerator
+    context.__init__ = begin_where_the_weight_is
+
+
+def _is_lent(layer: Any) -> bool:
+    """Whether a layer's weights come and go: not small ones, nor those of a model that is loaded for good."""
+    left_behind = hasattr(layer, "prev_comfy_cast_weights") and not getattr(layer, "comfy_patched_weights", False)
+    return hasattr(layer, "_v") or left_behind or getattr(layer, "streamed", False)
 
 
 def main(comfyui: str, base: str) -> None:
