@@ -25,14 +25,23 @@ GUIDED = {"preset": "paper", "start": 0.0, "stop": 0.5, "iterations": 1}
 @pytest.fixture(scope="module")
 def files(comfy, comfy_server: ComfyServer) -> dict[str, str]:
     """Small checkpoints in the server's models/checkpoints, by family."""
-    folder = Path(comfy_server.base_dir, "models", "checkpoints")
-    folder.mkdir(parents=True, exist_ok=True)
-    video = VideoModels(comfy)
+    names = save_checkpoints(comfy, comfy_server)
+    torch.save({"state_dict": VideoModels(comfy).state("lavie")}, _checkpoints(comfy_server) / "live_lavie.pt")
+    return names
+
+
+def save_checkpoints(comfy: Any, server: ComfyServer) -> dict[str, str]:
+    folder, video = _checkpoints(server), VideoModels(comfy)
     names = {family: f"live_{family}_512.safetensors" for family in FAMILIES}
     for family, name in names.items():
         save_file({key: value.contiguous() for key, value in video.state(family).items()}, folder / name)
-    torch.save({"state_dict": video.state("lavie")}, folder / "live_lavie.pt")
     return names
+
+
+def _checkpoints(server: ComfyServer) -> Path:
+    folder = Path(server.base_dir, "models", "checkpoints")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def graph(server: ComfyServer, file: str, **sampling: Any) -> dict[str, Any]:
@@ -87,7 +96,17 @@ def prompt_of(nodes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_from_a_file_through_stock_and_guided_samplers(comfy_server, files, family):
-    nodes = graph(comfy_server, files[family])
+    frames, slope = stock_and_guided(comfy_server, files[family])
+    assert frames["stock"].shape == (FRAMES, SIZE, SIZE, 3)
+    assert frames["stock"].std() > 1
+    assert np.array_equal(frames["off"], frames["stock"])
+    assert not np.array_equal(frames["guided"], frames["stock"])
+    assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
+
+
+def stock_and_guided(server: ComfyServer, file: str) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Frames by the stock sampler, by ours at strength 0, and guided; and a gradient's slopes."""
+    nodes = graph(server, file)
     add_sampler(nodes, "stock", "KSampler", "plain")
     add_guided(nodes, "off", strength=0.0)
     add_guided(nodes, "guided")
@@ -101,18 +120,12 @@ def test_from_a_file_through_stock_and_guided_samplers(comfy_server, files, fami
     nodes["probe"] = ("GradientProbe", {**probe, "settings": settings, "epsilon": 3e-3})
     add_sampler(nodes, "probed", "KSampler", "positive", model=["probe", 0], cfg=1.0)
     nodes["slopes"] = ("ShowGradientProbe", {"probe": ["probe", 1], "latent": ["probed", 0]})
-    result = comfy_server.queue(prompt_of(nodes))
-
-    def frames(name: str) -> np.ndarray:
+    result = server.queue(prompt_of(nodes))
+    frames = {}
+    for name in ("stock", "off", "guided"):
         files = result.files(f"save {name}")
-        return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
-
-    assert frames("stock").shape == (FRAMES, SIZE, SIZE, 3)
-    assert frames("stock").std() > 1
-    assert np.array_equal(frames("off"), frames("stock"))
-    assert not np.array_equal(frames("guided"), frames("stock"))
-    (slope,) = json.loads(result.text("slopes"))
-    assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
+        frames[name] = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in files])
+    return frames, json.loads(result.text("slopes"))[0]
 
 
 def test_a_pickle_is_refused_with_what_to_do(comfy_server, files):
@@ -129,3 +142,34 @@ def test_several_videos_in_a_latent_are_refused(comfy_server, files):
     add_sampler(nodes, "stock", "KSampler", "plain")
     with pytest.raises(ComfyExecutionError, match="VideoCrafter2 makes frames as a batch"):
         comfy_server.queue(prompt_of(nodes))
+
+
+NO_VIDEO_MEMORY = '''
+"""ComfyUI loads models as with --novram, which it refuses where there is no GPU: each weight comes for its layer."""
+import comfy.model_management as management
+load_models, NODE_CLASS_MAPPINGS = management.load_models_gpu, {}
+
+def load_models_gpu(*models, **how):
+    before = management.is_device_cpu, management.vram_state
+    management.is_device_cpu, management.vram_state = lambda device: False, management.VRAMState.NO_VRAM
+    try:
+        return load_models(*models, **how)
+    finally:
+        management.is_device_cpu, management.vram_state = before
+
+management.load_models_gpu = load_models_gpu
+'''
+
+
+@pytest.mark.exhaustive
+def test_with_no_video_memory_it_is_the_same_video(comfy, comfy_server, files, make_server, tmp_path):
+    (tmp_path / "no_video_memory").mkdir()
+    (tmp_path / "no_video_memory" / "__init__.py").write_text(NO_VIDEO_MEMORY)
+    short = make_server(packs=[*comfy_server.packs, tmp_path / "no_video_memory"])
+    save_checkpoints(comfy, short)
+    for file in files.values():
+        expected, _ = stock_and_guided(comfy_server, file)
+        found, slope = stock_and_guided(short, file)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+        assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
+    assert "loaded partially; 0.00 MB usable, 0.00 MB loaded" in short.log()
