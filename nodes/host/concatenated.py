@@ -6,20 +6,13 @@ of ours. Whether that was a learnable prompt is found out by comparing embedding
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from .comfy_types import Clip, Cond
-from .tokens import Encoded, LearnablePrompt, living_prompts
-
-if TYPE_CHECKING:
-    from .learnable_clip import BlendedPrompt
-
-Prompt: TypeAlias = "LearnablePrompt | BlendedPrompt | ConcatenatedPrompt"
-Part: TypeAlias = "Tensor | Prompt"  # embeddings (B, L, D) that stay as they are, or a prompt
+from .tokens import Encoded, LearnablePrompt, Prompt, living_prompts
 
 
 class ConcatenatedPrompt:
@@ -29,7 +22,7 @@ class ConcatenatedPrompt:
         initial: T0 of all learnable parts; the part's number stands before the text encoder's name.
     """
 
-    def __init__(self, parts: list[Any], start: Encoded):
+    def __init__(self, parts: Sequence[Tensor | Prompt], start: Encoded):
         self.parts, self.start = parts, start
         self.learnable = {number: part for number, part in enumerate(parts) if not isinstance(part, Tensor)}
         self.initial = {
@@ -58,11 +51,11 @@ class ConcatenatedPrompt:
     def _joined(self, texts: Mapping[int, Encoded]) -> Encoded:
         """The first part's other entries are those of the whole, as Conditioning (Concat) has it."""
         like = next(iter(texts.values())).cond
-        conds = [texts[n].cond if n in texts else part.to(like) for n, part in enumerate(self.parts)]
+        conds = [part.to(like) if isinstance(part, Tensor) else texts[n].cond for n, part in enumerate(self.parts)]
         return Encoded(torch.cat(conds, dim=1), texts[0].extras if 0 in texts else self.start.extras)
 
 
-def split(cond: Tensor, first: Prompt | None = None) -> list[Part]:
+def split(cond: Tensor, first: Prompt | None = None) -> list[Tensor | Prompt]:
     """Embeddings (B, L, D) as a row of learnable prompts and of what is none of them.
 
     Args:
@@ -70,7 +63,7 @@ def split(cond: Tensor, first: Prompt | None = None) -> list[Part]:
     """
     prompts: list[Prompt] = [first] if first is not None else []
     prompts += [prompt for prompt in living_prompts() if prompt is not first]
-    parts: list[Part] = []
+    parts: list[Tensor | Prompt] = []
     position = plain = 0
     while position < cond.shape[1]:
         found = next((prompt for prompt in prompts if _stands_at(cond, position, prompt.start.cond)), None)

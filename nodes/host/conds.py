@@ -11,7 +11,7 @@ from torch import Tensor
 from .comfy_types import Cond, CondLists, Conds, Guider
 from .concatenated import concatenated
 from .learnable_clip import recovered
-from .tokens import PAYLOAD, Encoded, LearnablePrompt
+from .tokens import PAYLOAD, Encoded, Prompt
 
 
 def resolved(conds: Conds) -> Conds:
@@ -43,7 +43,7 @@ def _resolved(cond: Cond, key: str) -> Cond:
     return {**cond, PAYLOAD: prompt}
 
 
-def find_prompts(conds: CondLists) -> list[LearnablePrompt]:
+def find_prompts(conds: CondLists) -> list[Prompt]:
     """The learnable prompts of a guider's conds, each once; those of the negative prompt do not count.
 
     Raises:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
-from .comfy_types import Guider, ModulePatcher
+from .comfy_types import Executor, Guider, ModulePatcher, Options
 from .decode import FrameDecoder, SliceDecoder
 from .families import ModelFamily
 from .gradients import check_interrupt
 from .guidance import Guidance
 from .peak_memory import PeakMemory
-from .tokens import Encoded, LearnablePrompt
+from .tokens import Encoded, Prompt
 
-if TYPE_CHECKING:
-    from .step_pass import StepPass
+
+class Pass(Protocol):
+    """A pass over the schedule, see `StepPass`."""
+
+    def begin_steps(
+        self, executor: Executor, x: Tensor, timestep: Tensor, model_options: Options, seed: int | None
+    ) -> None: ...
 
 
 class GuidedRun:
@@ -35,7 +40,7 @@ class GuidedRun:
         self,
         guidance: Guidance,
         guider: Guider,
-        prompts: list[LearnablePrompt],
+        prompts: list[Prompt],
         family: ModelFamily,
         decoder: FrameDecoder | SliceDecoder,
         shape: Iterable[int],
@@ -45,7 +50,7 @@ class GuidedRun:
         self.family, self.decoder, self.shape = family, decoder, list(shape)
         self.windows = family.windows(guider.model_patcher, guider.model_options, self.shape)
         self.short_of_memory = False
-        self.now: StepPass | None = None
+        self.now: Pass | None = None
         self.memory = PeakMemory(guider.model_patcher.load_device)
 
     def patchers(self) -> list[ModulePatcher]:

@@ -63,10 +63,10 @@ NOT_FINITE = (
 
 
 class MotionPromptPatch:
-    """Guidance as a patch of ComfyUI's MODEL."""
+    """Guidance as a patch of ComfyUI's MODEL; `step_pass` makes the passes over the schedule."""
 
-    def __init__(self, guidance: Guidance):
-        self.guidance = guidance
+    def __init__(self, guidance: Guidance, step_pass: type[StepPass] = StepPass):
+        self.guidance, self.step_pass = guidance, step_pass
         settings = guidance.settings
         # What guides the estimate of the same model writes here.
         self.correction = EstimateReport() if settings.guide != "tokens" and settings.strength > 0 else None
@@ -213,7 +213,7 @@ class MotionPromptPatch:
         padded: tuple[Any, ...] = (*args, None, None, None)
         noise, latent_image, denoise_mask = padded[:3]
         seed = extra_args.get("seed")
-        with StepPass(run, executor.class_obj, sigmas, seed, noise, latent_image, denoise_mask) as now:
+        with self.step_pass(run, executor.class_obj, sigmas, seed, noise, latent_image, denoise_mask) as now:
 
             def report_step(state: object, *more: object) -> object:
                 now.step_done()

@@ -114,9 +114,13 @@ def self_check(
     before = sample(model, plain, found.identical_steps)
     settings = _as_checked(settings, checked)
     guidance = Guidance(settings, vae, flow, discriminator, GuidanceReport())
-    guidance.on_step = lambda now, guided: _check_step(found, now, guided)
+
+    class CheckedPass(StepPass):
+        def ready(self, model: GuidedModel) -> None:
+            _check_step(found, self, model)
+
     try:
-        sample(MotionPromptPatch(guidance).attach(model), positive, checked)
+        sample(MotionPromptPatch(guidance, CheckedPass).attach(model), positive, checked)
         why = next((step.fallback for step in guidance.report.steps if step.fallback), None)
         found.parts = {WHOLE: _unknown(why or "the sampler leapt over the guided step")}
     except _Checked:

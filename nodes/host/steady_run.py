@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import comfy.model_management
 import torch
@@ -17,16 +17,14 @@ from ...motionprompt_core.estimate.window import MOST, Window
 from ...motionprompt_core.guidance.decoding import count_frames
 from ...motionprompt_core.guidance.schedule import StepTracker
 from .checks import evaluates_once_off_schedule
-from .comfy_types import Guider, ModelSampling, Options, Sampler
-from .correction_report import CorrectedStep
+from .comfy_types import Guider, ModelSampling, Options, Sampler, Vae
+from .correction_report import CorrectedStep, EstimateReport
 from .decode import fixed_noise, frame_size
 from .families import ModelFamily
 from .gradients import check_interrupt, out_of_memory
+from .models import ManagedModel
 from .streams import Streams
 from .whole_schedule import part_of
-
-if TYPE_CHECKING:
-    from .steadying import EstimatePatch
 
 # Why a step was not corrected.
 UNSEEN = "its estimate never came by: the guider or the sampler evaluates the model in a way of its own"
@@ -37,6 +35,17 @@ MEMORY = "memory ran out"
 BROKEN = "the VAE or the flow model gave numbers that are not finite"
 
 
+class Correction(Protocol):
+    """What corrects, see `EstimatePatch`."""
+
+    strength: float
+    vae: Vae
+    flow: ManagedModel
+    report: EstimateReport
+
+    def tell(self, line: str) -> None: ...
+
+
 class EstimateRun:
     """State of one run of a sampler node.
 
@@ -45,7 +54,7 @@ class EstimateRun:
         streams: what the latents hold.
     """
 
-    def __init__(self, patch: EstimatePatch, guider: Guider, family: ModelFamily, decoder: Any, streams: Streams):
+    def __init__(self, patch: Correction, guider: Guider, family: ModelFamily, decoder: Any, streams: Streams):
         self.patch, self.guider, self.family, self.decoder, self.streams = patch, guider, family, decoder, streams
         self.report = patch.report
         self.pieces = list(decoder.pieces)

@@ -110,8 +110,7 @@ class StepPass:
                     options = gradient_options(model_options)
                     evaluation = _Evaluation(self, executor, x.clone(), timestep.clone(), options, seed)
                     model, last = evaluation.as_guided_model(), step == max(self.report.planned)
-                    if self.run.guidance.on_step is not None:
-                        self.run.guidance.on_step(self, model)
+                    self.ready(model)
                     flow = guide_step(self.optimiser, model, report, last, self.progress.iteration)
                 if report.fallback is None or self.settings.outside_window == "tokens":
                     self._show_tokens()
@@ -133,6 +132,9 @@ class StepPass:
         self.report.steps.append(report)
         self.report.flow += [flow] if flow is not None else []
         comfy.model_management.soft_empty_cache()
+
+    def ready(self, model: GuidedModel) -> None:
+        """All is ready to differentiate at a step that is about to be guided; may raise to end the sampling."""
 
     def _remedy(self, error: Exception, checkpointing: bool, report: StepReport) -> bool | None:
         """Change what can be changed so that a failed step may be tried again.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from comfy.sd1_clip import SDClipModel
@@ -38,6 +39,25 @@ class Encoded:
 
     def as_conditioning(self, **more: object) -> Conditioning:
         return [[self.cond, {**self.extras, **more}]]
+
+
+class Prompt(Protocol):
+    """A prompt with learnable tokens, see `LearnablePrompt`; or several blended or behind one another."""
+
+    start: Encoded
+
+    @property
+    def clips(self) -> list[Clip]: ...
+
+    @property
+    def initial(self) -> dict[str, Tensor]: ...
+
+    @property
+    def plain(self) -> Encoded: ...
+
+    def encode(self, rows: Mapping[str, Tensor]) -> Encoded: ...
+
+    def resolve(self, cond: Tensor, pooled: Tensor | None) -> Prompt: ...
 
 
 @dataclass(eq=False)
