@@ -61,7 +61,9 @@ def test_guided_it_is_another_video_each_time_the_same_and_nothing_stays_behind(
     assert torch.equal(video.stock(), before)
 
 
-@pytest.mark.parametrize(("cfg", "checkpointing"), [(1.0, "off"), (5.0, "on")])
+@pytest.mark.parametrize(
+    ("cfg", "checkpointing"), [(5.0, "on"), pytest.param(1.0, "off", marks=pytest.mark.exhaustive)]
+)
 def test_the_gradient_for_the_tokens_is_the_slope(video, cfg, checkpointing):
     (slope,) = video.slopes(cfg=cfg, settings={"checkpointing": checkpointing}, epsilon=video.epsilon)
     assert slope["autograd"] > 1e-6

@@ -139,6 +139,7 @@ def test_a_compiled_model(tiny):
     torch.testing.assert_close(compiled, plain, rtol=1e-3, atol=1e-3)
     assert torch.equal(tiny.guided(model=model, checkpointing="on")[0].isfinite(), torch.ones_like(plain).bool())
     assert counters["frames"]["ok"] == frames  # nothing was compiled for gradients
+    assert_corrected_alike(tiny, model, tiny.model)
     torch._dynamo.reset()
 
 
@@ -151,23 +152,19 @@ def integers(tiny):
     return quantised(tiny, "int8_tensorwise", 127, lambda weight: weight.round().to(torch.int8))
 
 
-def compiled(tiny):
-    import torch._dynamo
-
-    torch._dynamo.reset()
-    return tiny.comfy.run("TorchCompileModel", model=tiny.model, backend="eager")[0], tiny.model
-
-
-@pytest.mark.parametrize("pair", [streamed, in_8_bits, products_in_8_bits, integers, compiled])
-def test_the_estimate_is_corrected_as_on_the_plain_model(tiny, pair):
+def assert_corrected_alike(tiny, *models, **options):
     """The corrected videos are no further apart than the plain ones are, within rounding."""
     found = []
-    for model in pair(tiny):
+    for model in models:
         steadied, report = patched(tiny, model)
-        options = {"latent_image": tiny.latent(4), "steps": 4, "cfg": 1.0}
         found.append((tiny.stock(model=steadied, **options), tiny.stock(model=model, **options), report))
     (steady, bare, report), (plain_steady, plain_bare, plain_report) = found
     assert [step.step for step in report.steps] == [step.step for step in plain_report.steps] != []
     rounding, between = float((bare - plain_bare).norm()), float((steady - plain_steady).norm())
     assert between <= 2 * rounding + 1e-3 * float(plain_bare.norm())
     assert float((steady - bare).norm()) > between
+
+
+@pytest.mark.parametrize("pair", [streamed, in_8_bits, products_in_8_bits, integers])
+def test_the_estimate_is_corrected_as_on_the_plain_model(tiny, pair):
+    assert_corrected_alike(tiny, *pair(tiny), latent_image=tiny.latent(4), cfg=1.0)

@@ -29,7 +29,7 @@ def test_strength_0_is_the_stock_sampler_with_nothing_attached(tiny):
 
 @pytest.mark.parametrize("sampler_name", [name for name in SAMPLERS if name != "dpm_adaptive"])
 def test_every_sampler_is_asked_what_it_takes_over_and_is_served(tiny, sampler_name):
-    options = {"sampler_name": sampler_name, "steps": 5, "cfg": 1.0, "latent_image": tiny.latent(3, size=32)}
+    options = {"sampler_name": sampler_name, "steps": 3, "cfg": 1.0, "latent_image": tiny.latent(3, size=32)}
     latents, report = steadied(tiny, **options)
     assert latents.isfinite().all()
     assert report.steps and not any("could not be asked" in note for note in report.notes)

@@ -24,9 +24,13 @@ def native(tiny: Any, family: str) -> TinyFamily:
     return TinyFamily(tiny.comfy, family, tiny.flow, tiny.discriminator)
 
 
-def test_all_samplers_and_schedulers_are_finite(video):
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name == "videocrafter2" else pytest.mark.exhaustive) for name in NATIVE]
+)
+def test_all_samplers_and_schedulers_are_finite(tiny, family):
     import comfy.samplers
 
+    video = native(tiny, family)
     latent, names = video.latent(2, size=16), comfy.samplers.KSampler
     runs = [(sampler, "simple") for sampler in names.SAMPLERS if sampler != "dpm_adaptive"]  # as long as it likes
     runs += [("euler", each) for each in names.SCHEDULERS]
