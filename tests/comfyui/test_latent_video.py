@@ -119,7 +119,7 @@ def test_a_reference_picture_before_the_video_is_no_frame_of_it(tiny):
         )
         assert trim == leading and latent["samples"].shape[2] == 5 + leading
         _, report = video.guided(
-            model=model, positive=positive, negative=negative, latent_image=latent, pairs=16, stop=1.0
+            model=model, positive=positive, negative=negative, latent_image=latent, pairs=16, stop=1.0, steps=2
         )
         frames = {frame for step in report.steps for i in step.iterations for pair in i.pairs for frame in pair}
         assert max(frames) <= 16 and len(frames) > 8
