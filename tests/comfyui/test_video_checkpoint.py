@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.comfyui.video_models import FAMILIES, VideoModels
+from tests.comfyui.video_models import FAMILIES, VideoModels, encoders_state
 
 pytestmark = pytest.mark.inprocess
 
 UNET = "model.diffusion_model."
+VISION = "embedder.model.visual."
 ATTENTION = "input_blocks.1.1.transformer_blocks.0."
 
 
@@ -192,6 +193,9 @@ def broken(states: dict[str, dict[str, torch.Tensor]]) -> dict[str, tuple[dict[s
     }
     infinite = dc["image_proj_model.latents"].clone()
     infinite[0, 0, 0] = float("inf")
+    whole = {**dc, **encoders_state()}
+    nan = torch.full((1,), float("nan"))
+    text, vae = "cond_stage_model.model.", "first_stage_model."
     return {
         "half of the keys": (half, "not a whole VideoCrafter2: .* of 1484 tensors are missing"),
         "wrong shape": ({**vc2, key: torch.zeros(2, 2, 3, 3)}, "output_blocks.3.0.in_layers.2.weight has shape"),
@@ -200,10 +204,35 @@ def broken(states: dict[str, dict[str, torch.Tensor]]) -> dict[str, tuple[dict[s
         "no resampler": (without(dc, "image_proj_model"), "image_proj_model"),
         "half a resampler": (without(dc, "image_proj_model.layers.2."), "not a whole image_proj_model"),
         "more layers": ({**vc2, f"{UNET}out.3.weight": torch.zeros(2)}, "1 are unexpected .out.3.weight"),
+        "half a text encoder": (without(whole, f"{text}transformer.resblocks.1"), "not a whole text encoder: 132 of"),
+        "half a VAE": (without(whole, f"{vae}decoder.up."), "not a whole VAE: .* of 248 tensors are missing"),
+        "half an image encoder": (without(whole, f"{VISION}transformer.resblocks.31"), "not a whole image encoder: 12"),
+        "NaN in the text encoder": ({**whole, f"{text}ln_final.bias": nan}, "damaged: ln_final.bias has NaN"),
+        "NaN in the VAE": ({**whole, f"{vae}post_quant_conv.bias": nan}, "damaged: post_quant_conv.bias has NaN"),
+        "NaN in the image encoder": ({**dc, **vision_alone(nan)}, "damaged: embedder.model.visual.ln_pre.bias has NaN"),
     }
 
 
-BROKEN = ("half of the keys", "wrong shape", "NaN", "infinite", "no resampler", "half a resampler", "more layers")
+def vision_alone(damage: torch.Tensor) -> dict[str, torch.Tensor]:
+    own = {key: value for key, value in encoders_state().items() if key.startswith(VISION)}
+    return {**own, f"{VISION}ln_pre.bias": damage}
+
+
+BROKEN = (
+    "half of the keys",
+    "wrong shape",
+    "NaN",
+    "infinite",
+    "no resampler",
+    "half a resampler",
+    "more layers",
+    "half a text encoder",
+    "half a VAE",
+    "half an image encoder",
+    "NaN in the text encoder",
+    "NaN in the VAE",
+    "NaN in the image encoder",
+)
 
 
 def tensor_bytes() -> int:
@@ -272,13 +301,18 @@ def test_encoders_are_taken_from_their_places_in_the_file(states, load, monkeypa
     monkeypatch.setattr(
         comfy.clip_vision, "load_clipvision_from_sd", lambda sd, prefix, convert: handed.update(vision=sd) or prefix
     )
-    parts = {"cond_stage_model.model.ln_final.weight": 1, "first_stage_model.decoder.conv_in.weight": 2}
-    parts |= {"embedder.model.visual.ln_pre.weight": 3, "embedder.model.ln_final.weight": 4}
-    loaded = load({**states["dynamicrafter"], **{key: torch.full((1,), float(n)) for key, n in parts.items()}})
+    parts = encoders_state()
+    loaded = load({**states["dynamicrafter"], **parts, "embedder.model.ln_final.weight": torch.zeros(1)})
     assert (loaded.clip, loaded.vae, loaded.clip_vision) == ("clip", "vae", "embedder.model.visual.")
-    assert {name: {key: float(t) for key, t in part.items()} for name, part in handed.items()} == {
-        "text": {"ln_final.weight": 1.0},
-        "vae": {"decoder.conv_in.weight": 2.0},
-        "vision": {"embedder.model.visual.ln_pre.weight": 3.0},
-    }
+    for name, prefix in (("text", "cond_stage_model.model."), ("vae", "first_stage_model."), ("vision", "")):
+        expected = {key.removeprefix(prefix): value for key, value in parts.items() if key.startswith(prefix or VISION)}
+        assert handed[name].keys() == expected.keys()
+        assert all(torch.equal(handed[name][key], value) for key, value in expected.items())
     assert len(loaded.lines) == 1
+
+
+def test_encoders_of_another_checkpoint_are_looked_at_too(states, load, video, tmp_path):
+    path = tmp_path / "image_model.safetensors"
+    save_file({"first_stage_model.decoder.conv_in.weight": torch.full((2,), float("inf"))}, path)
+    with pytest.raises(ValueError, match="image_model.safetensors is damaged: first_stage_model.decoder.conv_in"):
+        video.module("video_unet.encoders").encoders_of(path)

@@ -161,6 +161,35 @@ class VideoModels:
         return state
 
 
+def encoders_state() -> dict[str, Tensor]:
+    """Text encoder, VAE and image encoder under the names that published files have, one number in each tensor."""
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+
+    shape = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3}
+    shape |= {"ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+    with torch.device("meta"):
+        vae = AutoencoderKL(ddconfig=shape, embed_dim=4).state_dict()
+    ends = [f"{part}.{end}" for part in ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj") for end in _ENDS]
+    ends += ["attn.in_proj_weight", "attn.in_proj_bias"]
+    norms = [f"{norm}.{end}" for norm in ("ln_pre", "ln_post") for end in _ENDS]
+    text = ["token_embedding.weight", "text_projection", "logit_scale", "ln_final.weight", "ln_final.bias"]
+    parts = {
+        "cond_stage_model.model.": (text, 24, 294),
+        "embedder.model.visual.": (["class_embedding", "conv1.weight", "proj", *norms], 32, 392),
+        "first_stage_model.": ([*vae], 0, 248),
+    }
+    names: list[str] = []
+    for prefix, (others, layers, count) in parts.items():
+        own = [*others, *(f"transformer.resblocks.{layer}.{end}" for layer in range(layers) for end in ends)]
+        own += ["positional_embedding"] if layers else []
+        assert len(own) == count, prefix
+        names += [f"{prefix}{name}" for name in own]
+    return {name: torch.full((1,), float(len(name))) for name in names}
+
+
+_ENDS = ("weight", "bias")
+
+
 class _Tokens(torch.nn.Module):
     """In the resampler's place: the image tokens of a reference output are given, not made."""
 

@@ -6,6 +6,7 @@ perhaps after `_forward_module.`; others hold the network alone, with or without
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ LOADER = "Load Video Checkpoint"
 
 _WRAPPER = "_forward_module."
 _UNET = "model.diffusion_model."
-_VISION = "embedder.model.visual."
+VISION = "embedder.model.visual."
 _RESAMPLER = "image_proj_model."
 _VAE, _TEXT = "first_stage_model.", "cond_stage_model.model."
 _OTHERS = (_VAE, "cond_stage_model.", "embedder.", _RESAMPLER)
@@ -96,7 +97,7 @@ def read_contents(path: Path, chosen: str = "auto") -> Contents:
         _part(stripped, _RESAMPLER),
         vae,
         _part(stripped, _TEXT),
-        {f"{_VISION}{key}": own for key, own in _part(stripped, _VISION).items()},
+        {f"{VISION}{key}": own for key, own in _part(stripped, VISION).items()},
     )
     contents.variant = family.variant(contents.shapes, chosen, lowest_scale, path.name)
     _check_network(contents, shapes)
@@ -170,13 +171,9 @@ def _check_network(contents: Contents, shapes: Shapes) -> None:
 
 def _check_part(contents: Contents, name: str, module: nn.Module, shapes: Shapes) -> None:
     wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    missing = sorted(wanted.keys() - shapes.keys())
-    unexpected = sorted(shapes.keys() - wanted.keys())
+    missing, unexpected = wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys()
     if missing or unexpected:
-        raise ValueError(
-            f"{LOADER}: {contents.path.name} is not a whole {name}: {len(missing)} of {len(wanted)} tensors are "
-            f"missing ({_some(missing)}), {len(unexpected)} are unexpected ({_some(unexpected)}). Download it again."
-        )
+        raise not_whole(contents.path, name, missing, len(wanted), unexpected)
     for key, shape in wanted.items():
         if shapes[key] != shape:
             raise ValueError(
@@ -203,15 +200,24 @@ def resampler_config(shapes: Shapes) -> dict[str, Any] | None:
     }
 
 
-def _some(keys: list[str]) -> str:
+def not_whole(
+    path: Path, name: str, missing: Collection[str], wanted: int, unexpected: Collection[str] = ()
+) -> ValueError:
+    """What to raise where a part of a file lacks some of its tensors, of which it should have `wanted`."""
+    return ValueError(
+        f"{LOADER}: {path.name} is not a whole {name}: {len(missing)} of {wanted} tensors are missing "
+        f"({_some(missing)}), {len(unexpected)} are unexpected ({_some(unexpected)}). Download it again."
+    )
+
+
+def _some(names: Collection[str]) -> str:
+    keys = sorted(names)
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "") if keys else "none"
 
 
-def check_finite(contents: Contents, state: dict[str, torch.Tensor]) -> None:
-    """Raise ValueError if a weight is NaN or infinite."""
+def check_finite(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError if a weight in a file is NaN or infinite."""
     for key, tensor in state.items():
         # The sum of any such is one too, and is quick; large weights may overflow it, so it only asks for a look.
         if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"{LOADER}: {contents.path.name} is damaged: {key} has NaN or infinite values. Download it again."
-            )
+            raise ValueError(f"{LOADER}: {path.name} is damaged: {key} has NaN or infinite values. Download it again.")

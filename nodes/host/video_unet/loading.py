@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import comfy.clip_vision
 import comfy.model_management
 import comfy.model_patcher
-import comfy.sd
 import comfy.utils
-import folder_paths
 import torch
 
 from ..comfy_types import Clip, ClipVision, Patcher, Vae
 from ..core_functions import newer
 from .checks import checked
-from .contents import LOADER, Contents, check_finite, read_contents, resampler_config
+from .contents import Contents, check_finite, read_contents, resampler_config
+from .encoders import encoders_of, own_encoders
 from .model import VideoConfig, VideoModel
 
 
@@ -44,14 +42,15 @@ def load_video_checkpoint(path: Path, variant: str = "auto", encoders: Path | No
     state = comfy.utils.load_torch_file(str(path), safe_load=True)
     model = make_model(contents, state)
     lines = [f"{contents.variant.title}, trained on {_size(contents)} and 16 frames"]
-    clip, vae = _own_encoders(contents, state) if encoders is None else _encoders_of(encoders)
+    parts = (contents.text, contents.vae) if encoders is None else ({}, {})
+    clip, vae, clip_vision = own_encoders(contents, *(_take(state, part) for part in (*parts, contents.vision)))
+    if encoders is not None:
+        clip, vae = encoders_of(encoders)
     for part, name in ((clip, "text encoder"), (vae, "VAE")):
         if part is None:
             lines.append(
                 f"The file has no {name}: choose {contents.family.image_text} under encoders, or use another loader."
             )
-    vision = _take(state, contents.vision)
-    clip_vision = comfy.clip_vision.load_clipvision_from_sd(vision, "embedder.model.visual.", True) if vision else None
     if contents.variant.image and clip_vision is None:
         lines.append("The file has no image encoder: use Load CLIP Vision with CLIP-ViT-H-14-laion2B-s32B-b79K.")
     return Loaded(model, clip, vae, clip_vision, lines)
@@ -61,8 +60,8 @@ def make_model(contents: Contents, state: dict[str, torch.Tensor], disable_dynam
     """The MODEL of a checkpoint whose tensors are in `state`, which are taken out of it."""
     weights = _take(state, contents.unet)
     resampler = _take(state, contents.resampler)
-    check_finite(contents, weights)
-    check_finite(contents, resampler)
+    check_finite(contents.path, weights)
+    check_finite(contents.path, resampler)
     config = VideoConfig(
         contents.variant,
         contents.unet_config(),
@@ -98,30 +97,6 @@ def _again(contents: Contents, disable_dynamic: bool = False) -> Patcher:
 
 def _take(state: dict[str, torch.Tensor], keys: dict[str, str]) -> dict[str, torch.Tensor]:
     return {ours: state.pop(theirs) for ours, theirs in keys.items()}
-
-
-def _embeddings() -> list[str]:
-    """Where the text encoder looks for `embedding:` words."""
-    return folder_paths.get_folder_paths("embeddings")
-
-
-def _own_encoders(contents: Contents, state: dict[str, torch.Tensor]) -> tuple[Clip | None, Vae | None]:
-    text, autoencoder = _take(state, contents.text), _take(state, contents.vae)
-    clip = comfy.sd.load_text_encoder_state_dicts([text], _embeddings()) if text else None
-    return clip, comfy.sd.VAE(sd=autoencoder) if autoencoder else None
-
-
-def _encoders_of(path: Path) -> tuple[Clip | None, Vae | None]:
-    if path.suffix.lower() not in (".safetensors", ".sft"):
-        raise ValueError(f"{LOADER}: encoders must be a .safetensors checkpoint, and {path.name} is none.")
-    state = comfy.utils.load_torch_file(str(path), safe_load=True)
-    found = comfy.sd.load_state_dict_guess_config(state, output_model=False, embedding_directory=_embeddings())
-    if found is None or found[1] is None:
-        raise ValueError(
-            f"{LOADER}: {path.name} is no checkpoint with a text encoder and a VAE. Choose a Stable Diffusion "
-            "checkpoint."
-        )
-    return found[1], found[2]
 
 
 def _size(contents: Contents) -> str:
