@@ -154,7 +154,7 @@ class FlowDatasetNode(io.ComfyNode):
                     f"Flow Dataset: there are no {side} clips. Name a folder, or connect {side}_images: both sides are "
                     "needed."
                 )
-        status = status_line(cls.hidden.unique_id if cls.hidden is not None else None)
+        status = status_line(cls)
         progress = training.Progress(sum(map(len, sides.values())), status)
         module, done, found = flow.load(), 0, {}
         for side, clips in sides.items():

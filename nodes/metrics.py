@@ -131,7 +131,7 @@ class TemporalMetrics(io.ComfyNode):
             clips.append(Clip(name, measured, found))
         plot = draw(clips)[None]
         text, said = table(clips), verdicts(clips)
-        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
+        view = node_view(cls)
         if view is not None:
             view.show(said)
         preview = ui.PreviewImage(plot, cls=cls).as_dict()

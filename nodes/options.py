@@ -11,13 +11,31 @@ from comfy_api.latest import io
 
 from ..motionprompt_core.guidance.presets import DEFAULT_PRESET, PRESETS, resolve
 from ..motionprompt_core.guidance.settings import DEFAULTS, KNOBS, GuidanceSettings
+from .host import ksampler
+from .host.guidance import Guidance
+from .host.report import GuidanceReport
 from .host.schema import DiscriminatorType, FlowModelType, SettingsType, make
+from .host.status import node_view
 
 SLIDERS = ("strength", "mode", "guide", "start", "stop", "preserve_motion", "preserve_detail", "checkpointing")
 REST = tuple(name for name in KNOBS if name not in SLIDERS)
 # No preset has an opinion on these: how hard, at what price in motion, and what the machine can do. They always count.
 OWN = ("strength", "preserve_motion", "checkpointing")
 AS_PRESET = "preset"
+
+
+def sampling_inputs(seed: str, steps: str, cfg: str, **seeds: Any) -> list[Any]:
+    """The widgets of ComfyUI's KSampler: tooltips of three of them, and what else the seed's may have."""
+    sampler = "The sampling algorithm: any but dpm_adaptive."
+    scheduler = "How the noise is removed over the steps."
+    number = {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01}
+    return [
+        make(io.Int.Input, "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip=seed, **seeds),
+        make(io.Int.Input, "steps", default=20, min=1, max=10000, tooltip=steps),
+        make(io.Float.Input, "cfg", **number, tooltip=cfg),
+        make(io.Combo.Input, "sampler_name", options=ksampler.SAMPLERS, tooltip=sampler),
+        make(io.Combo.Input, "scheduler", options=ksampler.SCHEDULERS, tooltip=scheduler),
+    ]
 
 
 def model_inputs() -> list[Any]:
@@ -114,6 +132,21 @@ def moved(widgets: Mapping[str, Any]) -> dict[str, Any]:
 def settings_from(preset: str, settings: Mapping[str, Any] | None, widgets: Mapping[str, Any]) -> GuidanceSettings:
     """What applies: the preset, what MotionPrompt Settings has in its place, and what the node's own sliders have."""
     return resolve(preset, settings or {}, moved(widgets))
+
+
+def guidance_of(
+    node: type[io.ComfyNode],
+    vae: Any,
+    flow_model: Any,
+    discriminator: Any,
+    preset: str,
+    settings: Any,
+    sliders: Mapping[str, Any],
+) -> Guidance:
+    """What a sampling node guides by, with a report to be filled and the node's view."""
+    view = node_view(node)
+    chosen = settings_from(preset, settings, sliders)
+    return Guidance(chosen, vae, flow_model, discriminator, GuidanceReport(), view)
 
 
 def check_settings(values: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ class MotionPromptReport(io.ComfyNode):
         if report.state == "waiting":  # refused here, it would take the whole queued run with it
             report = GuidanceReport(state="off", notes=[NOTHING_SAMPLED])
         image, summary = draw_report(report)[None], report.summary()
-        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
+        view = node_view(cls)
         if view is not None:
             view.show(report.brief())
         preview = ui.PreviewImage(image, cls=cls).as_dict()

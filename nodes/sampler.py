@@ -7,19 +7,17 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host import ksampler
-from .host.guidance import Guidance
-from .host.report import GuidanceReport
 from .host.sampling import MotionPromptPatch
 from .host.schema import ReportType, SettingsType, make, schema
-from .host.status import node_view
 from .options import (
     AS_PRESET,
     check_settings,
     guidance_inputs,
+    guidance_of,
     model_inputs,
     moved,
     refusal,
-    settings_from,
+    sampling_inputs,
     settings_inputs,
 )
 
@@ -36,37 +34,11 @@ class MotionPromptKSampler(io.ComfyNode):
             hidden=[io.Hidden.unique_id],
             inputs=[
                 make(io.Model.Input, "model", tooltip="The video model, for example from AnimateDiff-Evolved."),
-                make(
-                    io.Int.Input,
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
+                *sampling_inputs(
+                    "The seed of the noise and of the frame pairs: the same seed makes the same video.",
+                    "Denoising steps.",
+                    "Classifier-free guidance: higher follows the prompt more closely.",
                     control_after_generate=True,
-                    tooltip="The seed of the noise and of the frame pairs: the same seed makes the same video.",
-                ),
-                make(io.Int.Input, "steps", default=20, min=1, max=10000, tooltip="Denoising steps."),
-                make(
-                    io.Float.Input,
-                    "cfg",
-                    default=8.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance: higher follows the prompt more closely.",
-                ),
-                make(
-                    io.Combo.Input,
-                    "sampler_name",
-                    options=ksampler.SAMPLERS,
-                    tooltip="The sampling algorithm: any but dpm_adaptive.",
-                ),
-                make(
-                    io.Combo.Input,
-                    "scheduler",
-                    options=ksampler.SCHEDULERS,
-                    tooltip="How the noise is removed over the steps.",
                 ),
                 make(io.Conditioning.Input, "positive", tooltip="From MotionPrompt Conditioning."),
                 make(io.Conditioning.Input, "negative", tooltip="What should not be in the video."),
@@ -123,12 +95,10 @@ class MotionPromptKSampler(io.ComfyNode):
         settings: Any = None,
         **sliders: Any,
     ) -> io.NodeOutput:
-        report = GuidanceReport()
-        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
-        chosen = settings_from(preset, settings, sliders)
-        patch = MotionPromptPatch(Guidance(chosen, vae, flow_model, discriminator, report, view))
+        guidance = guidance_of(cls, vae, flow_model, discriminator, preset, settings, sliders)
+        model, report = MotionPromptPatch(guidance).attach(model), guidance.report
         latent = ksampler.sample(
-            patch.attach(model), seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise
+            model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise
         )
         if report.state == "waiting":  # ComfyUI hands the latent back without sampling
             report.state = "off"
@@ -185,11 +155,8 @@ class ApplyMotionPrompt(io.ComfyNode):
         settings: Any = None,
         **sliders: Any,
     ) -> io.NodeOutput:
-        report = GuidanceReport()
-        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
-        chosen = settings_from(preset, settings, sliders)
-        patch = MotionPromptPatch(Guidance(chosen, vae, flow_model, discriminator, report, view))
-        return io.NodeOutput(patch.attach(model), report)
+        guidance = guidance_of(cls, vae, flow_model, discriminator, preset, settings, sliders)
+        return io.NodeOutput(MotionPromptPatch(guidance).attach(model), guidance.report)
 
 
 class MotionPromptSettings(io.ComfyNode):

@@ -12,7 +12,7 @@ from .host import ksampler
 from .host.schema import make, schema
 from .host.self_check import self_check
 from .host.status import node_view
-from .options import knob_input, model_inputs, settings_from
+from .options import knob_input, model_inputs, sampling_inputs, settings_from
 
 
 class MotionPromptSelfCheck(io.ComfyNode):
@@ -33,36 +33,10 @@ class MotionPromptSelfCheck(io.ComfyNode):
                     "model",
                     tooltip="The video model, as it goes into MotionPrompt KSampler or Apply MotionPrompt.",
                 ),
-                make(io.Int.Input, "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="The seed of the noise."),
-                make(
-                    io.Int.Input,
-                    "steps",
-                    default=20,
-                    min=1,
-                    max=10000,
-                    tooltip="Denoising steps of your video; no more of them are made than up to the first guided one.",
-                ),
-                make(
-                    io.Float.Input,
-                    "cfg",
-                    default=8.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance, as for your video.",
-                ),
-                make(
-                    io.Combo.Input,
-                    "sampler_name",
-                    options=ksampler.SAMPLERS,
-                    tooltip="The sampling algorithm: any but dpm_adaptive.",
-                ),
-                make(
-                    io.Combo.Input,
-                    "scheduler",
-                    options=ksampler.SCHEDULERS,
-                    tooltip="How the noise is removed over the steps.",
+                *sampling_inputs(
+                    "The seed of the noise.",
+                    "Denoising steps of your video; no more of them are made than up to the first guided one.",
+                    "Classifier-free guidance, as for your video.",
                 ),
                 make(io.Conditioning.Input, "positive", tooltip="From MotionPrompt Conditioning."),
                 make(io.Conditioning.Input, "negative", tooltip="What should not be in the video."),
@@ -120,7 +94,7 @@ class MotionPromptSelfCheck(io.ComfyNode):
         found = self_check(model, positive, vae, flow_model, discriminator, chosen, steps, sample)
         found.facts.append(f"{sampler_name}, {scheduler}, {steps} steps")
         text = found.text()
-        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
+        view = node_view(cls)
         if view is not None:
             view.show(f"MotionPrompt Self-Check: {found.verdict}")
         return io.NodeOutput(text, ui={"text": (text,)})

@@ -69,7 +69,7 @@ class SteadyMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, vae: Any, strength: float, flow_model: Any = None) -> io.NodeOutput:
-        view = node_view(cls.hidden.unique_id if cls.hidden is not None else None)
+        view = node_view(cls)
         if strength == 0:
             lines = ["off: the video is exactly the plain one."]
         else:

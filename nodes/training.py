@@ -128,7 +128,7 @@ class TrainFlowDiscriminator(io.ComfyNode):
             flows=dataset.settings.flows,
             **SIZES[size],
         )
-        status = status_line(cls.hidden.unique_id if cls.hidden is not None else None)
+        status = status_line(cls)
         progress = training.Progress(1, status)
         state = training.training_state(f"{dataset.digest()}_{size}_{epochs}_{learning_rate:g}_{seed}")
         if not resume:

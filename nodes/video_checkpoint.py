@@ -73,7 +73,7 @@ class LoadVideoCheckpoint(io.ComfyNode):
     def execute(cls, name: str, variant: str, encoders: str) -> io.NodeOutput:
         others = None if encoders == OWN else folders.find_video(encoders)
         loaded = load_video_checkpoint(folders.find_video(name), variant, others)
-        show = status_line(cls.hidden.unique_id if cls.hidden is not None else None)
+        show = status_line(cls)
         if show is not None:
             show("\n".join(loaded.lines))
         return io.NodeOutput(loaded.model, loaded.clip, loaded.vae, loaded.clip_vision)

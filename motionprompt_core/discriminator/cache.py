@@ -143,16 +143,8 @@ def clip_flow(
     if settings.recompress:
         generator = torch.Generator().manual_seed(seed)
         video = compressed(video, int(torch.randint(*QUALITIES, (), generator=generator)))
-    (flow,) = extract_flows(
-        flow_model,
-        [video],
-        settings.gaps,
-        pairs_per_clip=settings.pairs,
-        batch=BATCH,
-        device=device,
-        seed=seed,
-        flows=settings.flows,
-    )
+    options = {"pairs": settings.pairs, "batch": BATCH, "seed": seed, "flows": settings.flows}
+    flow = extract_flows(flow_model, video, settings.gaps, device=device, **options)
     size = (settings.grid, settings.grid)
     flow = F.interpolate(flow, size=size, mode="bilinear", antialias=True) * (settings.grid / settings.size)
     if not torch.isfinite(flow).all():

@@ -1,8 +1,8 @@
-"""Optical flow of clips, and its augmentation."""
+"""Optical flow of a clip, and its augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,51 +14,38 @@ from ..media.ops import gaussian_blur
 @torch.no_grad()
 def extract_flows(
     flow_model: FlowModel,
-    clips: Iterable[Tensor],
+    clip: Tensor,
     gaps: Sequence[int] = (1,),
     *,
-    pairs_per_clip: int | None = None,
+    pairs: int | None = None,
     batch: int = 8,
-    device: torch.device | str | None = None,
+    device: torch.device | str = "cpu",
     seed: int = 0,
     flows: int = 1,
-) -> list[Tensor]:
-    """Flow between the frames of each clip, a tensor a clip, so that training can split by clip.
+) -> Tensor:
+    """Flow between frames of a clip, (P, 2 * flows, H, W) float32 on the CPU, px.
 
     Args:
-        flow_model: the one that will guide.
-        clips: each (T, 3, H, W), RGB in [0, 1]; any iterable, also a tensor (N, T, 3, H, W).
+        flow_model: the one that will guide, on `device`.
+        clip: (T, 3, H, W), RGB in [0, 1].
         gaps: distances in frames. Give the real and the generated side the same gaps and frame rate.
-        pairs_per_clip: at most so many pairs of each clip, drawn at random; None takes all.
+        pairs: at most so many pairs, drawn at random by `seed`; None takes all.
         batch: pairs at a time.
-        device: where the flow model is; its own device if it has weights, else the clip's.
-        seed: of the draw.
         flows: how many in a row make one example, see `DiscriminatorConfig.flows`; each pair is then a row of frames.
 
-    Returns:
-        A list of (P, 2 * flows, H, W) float32 on the CPU, px.
-
     Raises:
-        ValueError: a clip has no pair at any of the gaps.
+        ValueError: the clip has no pair at any of the gaps.
     """
-    generator = torch.Generator().manual_seed(seed)
-    parameter = next(flow_model.parameters(), None)
-    device = device or (parameter.device if parameter is not None else None)
-    found = []
-    for number, clip in enumerate(clips):
-        rows = [range(i, i + flows * gap + 1, gap) for gap in gaps for i in range(len(clip) - flows * gap)]
-        if not rows:
-            raise ValueError(
-                f"clip {number} has {len(clip)} frame(s), expected more than {flows} times the gap, {min(gaps)}."
-            )
-        chosen = torch.tensor([list(row) for row in rows])
-        if pairs_per_clip is not None:
-            chosen = chosen[torch.randperm(len(chosen), generator=generator)[:pairs_per_clip]]
-        first, second = (clip[index.flatten().to(clip.device)] for index in (chosen[:, :-1], chosen[:, 1:]))
-        parts = zip(first.split(batch), second.split(batch), strict=True)
-        flow = torch.cat([flow_model(a.to(device), b.to(device)).float().cpu() for a, b in parts])
-        found.append(flow.view(len(chosen), 2 * flows, *flow.shape[-2:]))
-    return found
+    rows = [list(range(i, i + flows * gap + 1, gap)) for gap in gaps for i in range(len(clip) - flows * gap)]
+    if not rows:
+        raise ValueError(f"a clip has {len(clip)} frame(s), expected more than {flows} times the gap, {min(gaps)}.")
+    chosen = torch.tensor(rows)
+    if pairs is not None:
+        chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:pairs]]
+    first, second = (clip[index.flatten().to(clip.device)] for index in (chosen[:, :-1], chosen[:, 1:]))
+    parts = zip(first.split(batch), second.split(batch), strict=True)
+    flow = torch.cat([flow_model(a.to(device), b.to(device)).float().cpu() for a, b in parts])
+    return flow.view(len(chosen), 2 * flows, *flow.shape[-2:])
 
 
 def flip(flow: Tensor, right_to_left: Tensor, upside_down: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 from torch import Tensor
@@ -45,18 +46,22 @@ class NodeView:
         return ((extra.get("extra_pnginfo") or {}).get("workflow") or {}).get("id")
 
 
-def node_view(node_id: object) -> NodeView | None:
-    """The view of the node that is being executed, or None where there is no node or no server to show it."""
-    server = getattr(PromptServer, "instance", None)
+def node_view(node: type[io.ComfyNode]) -> NodeView | None:
+    """The view of the node that is being executed, or None where there is no node in a graph or no server to show it.
+
+    Args:
+        node: the class that `execute` is called on; it must ask for its hidden unique_id.
+    """
+    server, node_id = getattr(PromptServer, "instance", None), getattr(node.hidden, "unique_id", None)
     if node_id is None or server is None:
         return None
     # In a loop the executed node is a copy with an id of its own; the server knows for which one it stands.
     return NodeView(server, str(getattr(server, "last_node_id", None) or node_id))
 
 
-def status_line(node_id: object) -> Callable[[str], None] | None:
+def status_line(node: type[io.ComfyNode]) -> Callable[[str], None] | None:
     """For nodes that only show text: a function that does, or None."""
-    view = node_view(node_id)
+    view = node_view(node)
     return None if view is None else view.show
 
 

@@ -13,6 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 
+def executed(node_id: object) -> SimpleNamespace:
+    """Stands for the class of a node that is being executed."""
+    return SimpleNamespace(hidden=SimpleNamespace(unique_id=node_id))
+
+
 @pytest.fixture(scope="module")
 def nodes(comfy):
     return comfy.module("nodes").NODES
@@ -260,7 +265,7 @@ def guided_with_a_view(tiny, monkeypatch, **settings):
     monkeypatch.setattr(latent_preview, "get_previewer", lambda device, latent_format: Previewer())
     hook = lambda value, total, preview, node_id=None: bars.append((value, total, preview is not None))  # noqa: E731
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
-    view = tiny.comfy.module("nodes.host.status").node_view(7)
+    view = tiny.comfy.module("nodes.host.status").node_view(executed(7))
     sampling = tiny.comfy.module("nodes.host.sampling")
     chosen = tiny.comfy.module("motionprompt_core.guidance.settings").GuidanceSettings(start=0, **settings)
     report = tiny.comfy.module("nodes.host.report").GuidanceReport()
@@ -303,7 +308,7 @@ def test_what_a_node_shows_names_its_workflow_and_is_json_for_a_browser(comfy, m
     prompt = (0, "id", {}, {"extra_pnginfo": {"workflow": {"id": "some workflow"}}}, [])
     monkeypatch.setattr(server.prompt_queue, "currently_running", {0: prompt})
     monkeypatch.setattr(server, "last_node_id", "3:7")  # what a loop runs in place of node 7 has another id
-    status.node_view("3:12.0.7").show("one\ntwo", {"loss": [1.0, float("nan"), float("inf"), None]})
+    status.node_view(executed("3:12.0.7")).show("one\ntwo", {"loss": [1.0, float("nan"), float("inf"), None]})
     expected = {"node": "3:7", "workflow": "some workflow", "lines": ["one", "two"]}
     assert sent == [{**expected, "curves": {"loss": [1.0, None, None, None]}}]
 
