@@ -22,7 +22,7 @@ class BeforeAfter(io.ComfyNode):
             search_aliases=["motionprompt", "compare videos", "side by side", "time slice"],
             inputs=[
                 make(io.Image.Input, "before", tooltip="The video on the left, for instance without guidance."),
-                make(io.Image.Input, "after", tooltip="The video on the right, of the same size."),
+                make(io.Image.Input, "after", tooltip="The video on the right. If one is smaller, it is scaled."),
             ],
             outputs=[
                 make(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io, ui
+from torch import Tensor
 
+from ..motionprompt_core.media.figure import drawn, written
 from ..motionprompt_core.metrics.comparison import Clip, draw, table, to_dict, verdicts
 from ..motionprompt_core.metrics.consistency import consistency
 from ..motionprompt_core.metrics.measure import measure_video
@@ -111,28 +114,49 @@ class TemporalMetrics(io.ComfyNode):
         vae: Any = None,
         seam_at: int = 0,
     ) -> io.NodeOutput:
+        view = node_view(cls)
         # The first is what the others are compared with.
         given = {"compare_with": compare_with, "images": images}
-        videos = {name: video_frames(name, value, vae) for name, value in given.items() if value is not None}
-        for name, (frames, _) in videos.items():
-            if len(frames) < 3:
-                raise ValueError(f"Temporal Metrics: {name} has {len(frames)} frame(s), but motion needs at least 3.")
-        flow, judge = flow_model.load(), discriminator.load() if discriminator is not None else None
-        dino = dino_embedder()
-        embedders = {
-            "subject_consistency": dino.load() if dino is not None else None,
-            "background_consistency": vision_embedder(clip_vision) if clip_vision is not None else None,
-        }
-        clips = []
-        for name, (video, own_fps) in videos.items():
-            frames = frames_on_device(video)
-            found = {key: consistency(frames, embed) for key, embed in embedders.items() if embed is not None}
-            measured = measure_video(frames, flow, judge, fps=own_fps or fps, seam_at=seam_at or None)
-            clips.append(Clip(name, measured, found))
-        plot = draw(clips)[None]
-        text, said = table(clips), verdicts(clips)
-        view = node_view(cls)
+        try:
+            videos = {name: video_frames(name, value, vae) for name, value in given.items() if value is not None}
+            clips = _measured(videos, flow_model, fps, discriminator, clip_vision, seam_at)
+        except ValueError as error:  # raised here, it would take with it the videos that are still to be saved
+            text, found = f"Not measured: {error}", {"videos": [], "error": str(error)}
+            said, plot = text, written(text)[None]
+        else:
+            text, said, found = table(clips), verdicts(clips), to_dict(clips)
+            plot = drawn(lambda: draw(clips), text)[None]
         if view is not None:
             view.show(said)
         preview = ui.PreviewImage(plot, cls=cls).as_dict()
-        return io.NodeOutput(text, plot, json.dumps(to_dict(clips), indent=2), said, ui={**preview, "text": (text,)})
+        return io.NodeOutput(text, plot, json.dumps(found, indent=2), said, ui={**preview, "text": (text,)})
+
+
+def _measured(
+    videos: Mapping[str, tuple[Tensor, float | None]],
+    flow_model: ManagedModel,
+    fps: float,
+    discriminator: ManagedModel | None,
+    clip_vision: Any,
+    seam_at: int,
+) -> list[Clip]:
+    """
+    Raises:
+        ValueError: a video cannot be measured.
+    """
+    for name, (frames, _) in videos.items():
+        if len(frames) < 3:
+            raise ValueError(f"{name} has {len(frames)} frame(s), but motion needs at least 3.")
+    flow, judge = flow_model.load(), discriminator.load() if discriminator is not None else None
+    dino = dino_embedder()
+    embedders = {
+        "subject_consistency": dino.load() if dino is not None else None,
+        "background_consistency": vision_embedder(clip_vision) if clip_vision is not None else None,
+    }
+    clips = []
+    for name, (video, own_fps) in videos.items():
+        frames = frames_on_device(video)
+        found = {key: consistency(frames, embed) for key, embed in embedders.items() if embed is not None}
+        measured = measure_video(frames, flow, judge, fps=own_fps or fps, seam_at=seam_at or None)
+        clips.append(Clip(name, measured, found))
+    return clips

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..motionprompt_core.media.figure import drawn
 from .host.plots import draw_report
 from .host.report import GuidanceReport
 from .host.schema import ReportType, make, schema
@@ -56,7 +57,8 @@ class MotionPromptReport(io.ComfyNode):
             report = report.of(video_identity(latent["samples"]))
         if report.state == "waiting":  # refused here, it would take the whole queued run with it
             report = GuidanceReport(state="off", notes=[NOTHING_SAMPLED])
-        image, summary = draw_report(report)[None], report.summary()
+        summary = report.summary()
+        image = drawn(lambda: draw_report(report), summary)[None]
         view = node_view(cls)
         if view is not None:
             view.show(report.brief())

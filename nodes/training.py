@@ -15,6 +15,7 @@ from comfy_api.latest import io, ui
 from ..motionprompt_core.discriminator.model import DiscriminatorConfig, save_discriminator
 from ..motionprompt_core.discriminator.state import EpochResult, best_so_far
 from ..motionprompt_core.discriminator.train import ROBUST, SIZES, train_discriminator
+from ..motionprompt_core.media.figure import drawn
 from .host import folders, training
 from .host.flow_dataset import FlowDataset
 from .host.models import ManagedModel
@@ -138,7 +139,7 @@ class TrainFlowDiscriminator(io.ComfyNode):
         def on_epoch(epoch: EpochResult) -> None:
             history.append(epoch)
             text = f"epoch {epoch.epoch + 1} of {epochs} | loss {epoch.val_loss:.3f} | AUROC {epoch.auroc:.3f}"
-            progress.show(progress.bar.current, text, draw_training(history))
+            progress.show(progress.bar.current, text, drawn(lambda: draw_training(history), text))
 
         def on_batch(done: int, of: int) -> None:
             progress.total = of
@@ -167,7 +168,7 @@ class TrainFlowDiscriminator(io.ComfyNode):
         model = result.model.cpu()
         model.metadata = _measured(result.best, dataset)
         text = _info(result.best, dataset)
-        image = draw_training(result.history)[None]
+        image = drawn(lambda: draw_training(result.history), text)[None]
         preview = ui.PreviewImage(image, cls=cls).as_dict()
         return io.NodeOutput(ManagedModel(model), image, text, ui={**preview, "text": (text,)})
 

@@ -6,6 +6,8 @@ shakes a ragged one, and flicker is stripes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
@@ -22,20 +24,24 @@ def before_after(before: Tensor, after: Tensor, titles: tuple[str, str] = ("befo
     """The comparison (T, 3, H', W'), which runs as long as the shorter of the two.
 
     Args:
-        before, after: (T, 3, H, W), RGB in [0, 1], of one size. titles: above each.
+        before, after: (T, 3, H, W), RGB in [0, 1]; the smaller is scaled to the other's size. titles: above each.
 
     Raises:
-        ValueError: their sizes differ, or one has no frames.
+        ValueError: one has no frames.
     """
-    if before.shape[2:] != after.shape[2:]:
-        sizes = " and ".join(f"{video.shape[3]} x {video.shape[2]}" for video in (before, after))
-        raise ValueError(f"before and after are of different sizes, {sizes} px: scale one of them.")
     length = min(len(before), len(after))
     if length == 0:
         raise ValueError("before and after must have at least one frame each.")
-    before, after = before[:length].clamp(0, 1), after[:length].clamp(0, 1)
+    size = max((video.shape[2:] for video in (before, after)), key=lambda size: size[0] * size[1])
+    first, second = (f"{title}{_scale(video, size)}" for title, video in zip(titles, (before, after), strict=True))
+    before, after = (F.interpolate(video[:length].clamp(0, 1), size, mode="bilinear") for video in (before, after))
     line = busiest_line(before)
-    return torch.cat([_column(before, line, titles[0]), _column(after, line, titles[1])], dim=3)
+    return torch.cat([_column(before, line, first), _column(after, line, second)], dim=3)
+
+
+def _scale(video: Tensor, size: Sequence[int]) -> str:
+    """What the title says of a video that is scaled to a size."""
+    return "" if video.shape[2:] == size else f" (from {video.shape[3]} x {video.shape[2]})"
 
 
 def busiest_line(video: Tensor) -> tuple[int, int]:

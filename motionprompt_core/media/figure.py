@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 
@@ -23,6 +26,23 @@ def new_figure(width: float, height: float, dpi: int = 100) -> Any:
     figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def drawn(draw: Callable[[], Tensor], text: str) -> Tensor:
+    """What `draw` makes; without matplotlib the text alone, so that nobody loses a video for want of its curves."""
+    try:
+        return draw()
+    except ImportError as error:
+        return written(f"{text}\n\n{error}")
+
+
+def written(text: str, width: int = 900) -> Tensor:
+    """A text as a picture, (H, W, 3) in [0, 1], dark on white; long lines are broken."""
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width // 8) or [""]]
+    image = Image.new("L", (width, 20 * (len(lines) + 1)), 255)
+    ImageDraw.Draw(image).multiline_text((10, 10), "\n".join(lines), 30, ImageFont.load_default(14))
+    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return values.view(image.height, image.width, 1).float().expand(-1, -1, 3) / 255
 
 
 def pixels(figure: Any) -> Tensor:

@@ -67,7 +67,10 @@ def check_finite(latents: Tensor, conds: CondLists) -> None:
 
 def finite(value: object) -> bool:
     """Whether a tensor has no NaN or infinity; anything else has none."""
-    if not isinstance(value, Tensor) or value.is_nested or not value.is_floating_point():
+    parts = getattr(value, "unbind", None)
+    if getattr(value, "is_nested", False) and parts is not None:
+        return all(finite(part) for part in parts())
+    if not isinstance(value, Tensor) or not value.is_floating_point():
         return True
     return bool(torch.isfinite(value).all())
 

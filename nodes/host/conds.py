@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import comfy.samplers
+import torch
 from torch import Tensor
 
 from .comfy_types import Cond, CondLists, Conds, Guider
@@ -31,9 +32,13 @@ def _resolved(cond: Cond, key: str) -> Cond:
     if PAYLOAD not in cond:
         prompt = recovered(text, pooled) or concatenated(text, extras)
         return cond if prompt is None else {**cond, PAYLOAD: prompt}
+    if key == "negative" and not text.any():
+        return _zeroed(cond)
     prompt = cond[PAYLOAD].resolve(text, pooled)
     if text is not prompt.start.cond:
         prompt = concatenated(text, extras, prompt)
+    if prompt is None and key == "negative":  # it does not learn
+        return _without_payload(cond)
     if prompt is None:
         raise ValueError(
             "MotionPrompt: a node changed the embeddings of MotionPrompt Conditioning (Conditioning Average, Zero Out "
@@ -41,6 +46,19 @@ def _resolved(cond: Cond, key: str) -> Cond:
             "combining, concatenating, areas, masks, time ranges and ControlNet are fine."
         )
     return {**cond, PAYLOAD: prompt}
+
+
+def _zeroed(cond: Cond) -> Cond:
+    """A negative prompt that Zero Out made of a learnable one: as many zeros as of the plain prompt."""
+    plain: Encoded | None = getattr(cond[PAYLOAD], "plain", None)
+    if plain is None:
+        return _without_payload(cond)
+    pooled = {name: value for name, value in cond.items() if name == "pooled_output"}
+    return {**_without_payload(cond), **plain.extras, **pooled, "cross_attn": torch.zeros_like(plain.cond)}
+
+
+def _without_payload(cond: Cond) -> Cond:
+    return {name: value for name, value in cond.items() if name != PAYLOAD}
 
 
 def find_prompts(conds: CondLists) -> list[Prompt]:

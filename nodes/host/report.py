@@ -11,7 +11,11 @@ import torch
 from ...motionprompt_core.guidance.report import FlowSample, StepReport
 from .correction_report import EstimateReport
 
-_KEPT = 32  # samplings of one queued run
+_KEPT = 32  # samplings of one queued run, and of those before
+UNKNOWN = (
+    "The latent that is connected is none that a sampler gave back: another node changed it since, or it is "
+    "another model's. This is the last sampling's report."
+)
 
 
 @dataclass
@@ -28,6 +32,7 @@ class GuidanceReport:
         seconds: time spent optimising. sampling_seconds: the whole run. peak_memory: bytes, where the device can tell.
         correction: what guidance of the estimate did; None without.
         video: identifies what was sampled. others: reports of other samplings of the same model in the same queued run.
+        older: of queued runs before, whose videos may still be in use where only a part of a workflow runs anew.
     """
 
     state: str = "waiting"
@@ -45,6 +50,7 @@ class GuidanceReport:
     correction: EstimateReport | None = None
     video: str = ""
     others: list[GuidanceReport] = field(default_factory=list, repr=False)
+    older: list[GuidanceReport] = field(default_factory=list, repr=False)
 
     @property
     def seconds(self) -> float:
@@ -61,8 +67,9 @@ class GuidanceReport:
         Args:
             same_run: keep what other samplings of this queued run have told, in `others`.
         """
-        others = [*self.others, self._copy()] if same_run and self.state != "waiting" else []
-        self._take(GuidanceReport(state="running", settings=settings, others=others[-_KEPT:]))
+        before = [*self.others, self._copy()] if self.state != "waiting" else []
+        others, older = (before, self.older) if same_run else ([], [*self.older, *before])
+        self._take(GuidanceReport("running", settings, others=others[-_KEPT:], older=older[-_KEPT:]))
 
     def settle(self) -> None:
         """After a sampling: the one with the most guided steps stands in front, the last one of several alike."""
@@ -71,8 +78,7 @@ class GuidanceReport:
         reports = [self._copy(), *reversed(self.others)]
         first = max(reports, key=lambda report: len(report.planned))
         others = [report for report in reversed(reports) if report is not first]
-        self._take(first)
-        self.others = others
+        self._take(replace(first, others=others, older=self.older))
 
     def look_for_effect(self) -> None:
         """Note it where everything ran, and nothing reached the tokens."""
@@ -84,11 +90,13 @@ class GuidanceReport:
             )
 
     def of(self, video: str) -> GuidanceReport:
-        """The report of the sampling that made this `video`; the one in front if that is not known."""
-        return next((report for report in (self, *self.others) if video and report.video == video), self)
+        """The report of the sampling that made this `video`; the one in front, and a note, if that is not known."""
+        known = (self, *self.others, *reversed(self.older))
+        found = next((report for report in known if report.video == video), None)
+        return found or replace(self, notes=[*self.notes, UNKNOWN] if self.video else self.notes)
 
     def _copy(self) -> GuidanceReport:
-        return replace(self, others=[])
+        return replace(self, others=[], older=[])
 
     def _take(self, report: GuidanceReport) -> None:
         for each in fields(report):
@@ -144,7 +152,7 @@ class GuidanceReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings for people: steps are counted from 1, flow is given by its mean speed in pixels."""
-        values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow", "others")}
+        values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow", "others", "older")}
         values["correction"] = None if self.correction is None else self.correction.to_dict()
         values["seconds"] = self.seconds
         values["planned"], values["missed"] = _from_one(self.planned), _from_one(self.missed)

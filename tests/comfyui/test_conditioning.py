@@ -202,3 +202,19 @@ def test_prompt_travel_that_was_built_from_bare_embeddings_is_guided(tiny):
     plain = tiny.stock(positive=travel(tiny.clip))
     assert (off - plain).abs().max() < 1e-4 * plain.abs().max()
     assert not clip.encoded  # nothing waits for the next node
+
+
+@pytest.mark.parametrize("text", ["a red ball", "ball " * 75])
+def test_zero_out_of_the_learnable_prompt_as_the_negative_one(tiny, text):
+    """As today's templates have it for models without a negative prompt; it was refused. The longer prompt's learnable
+    tokens have a chunk of their own."""
+
+    def zero(conditioning):
+        return tiny.comfy.run("ConditioningZeroOut", conditioning=conditioning)[0]
+
+    learnable, plain = tiny.prompt(text), tiny.encode(text)
+    stock = tiny.stock(positive=plain, negative=zero(plain))
+    off, _ = tiny.guided(positive=learnable, negative=zero(learnable), strength=0.0)
+    assert torch.equal(off, stock)
+    guided, report = tiny.guided(positive=learnable, negative=zero(learnable))
+    assert report.guided == [0, 1] and not torch.equal(guided, stock)

@@ -41,8 +41,12 @@ def test_both_stand_side_by_side_over_their_slices() -> None:
         assert [(int(row.argmax()) + GAP) // times for row in inside] == places
 
 
-def test_different_sizes_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="different sizes, 48 x 40 and 24 x 40 px: scale one"):
-        before_after(torch.zeros(2, 3, 40, 48), torch.zeros(2, 3, 40, 24))
+def test_the_smaller_is_scaled_to_the_others_size() -> None:
+    large = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    small = torch.nn.functional.avg_pool2d(large, 2)
+    assert before_after(small, large).shape == before_after(large, small).shape == before_after(large, large).shape
+
+
+def test_an_empty_video_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one frame"):
         before_after(torch.zeros(0, 3, 40, 48), torch.zeros(2, 3, 40, 48))
