@@ -5,13 +5,15 @@ model predicted it (manifold-preserving guidance, He et al., ICLR 2024): with x_
 should arrive at a_s x0* + sigma_s eps. What a sampler does with a changed x0, it does with the noise that it finds by
 itself, (x_t - a_t x0*) / sigma_t. For Euler's step from sigma to sigma' only the share 1 - sigma' / sigma of the change
 arrives, so the change is handed over 1 / (1 - sigma' / sigma) times as large. Ancestral samplers draw a part of the
-noise anew and take over more, LCM all; those of several steps take over more at once and some of it back in the next,
-those of second order ask twice. Instead of a formula for each, `carried` asks the sampler itself.
+noise anew and take over more, LCM all; those of second order ask twice. Those of several steps remember earlier
+estimates, draw a line through them and overshoot: what was handed over once has to be held against their memory in the
+steps that follow. Instead of a formula for each, `responses` asks the sampler itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -62,40 +64,61 @@ def factor(share: float) -> float:
     return min(MOST, 1 / max(share, 1 / MOST))
 
 
-def carried(
+def euler_responses(sigmas: Sequence[float], signal: Callable[[float], float] = lambda sigma: 1.0) -> Tensor:
+    """`responses` of Euler's sampler, from `euler_share`."""
+    shares = [euler_share(sigma, following, signal) for sigma, following in pairwise(sigmas)]
+    return torch.tensor([shares] * len(shares)).tril()
+
+
+def responses(
     sample: Callable[[Callable[[Tensor, Tensor], Tensor], Callable[[], None], Tensor], Tensor],
     sigmas: Sequence[float],
-    steps: Sequence[int],
     signal: Callable[[float], float] = lambda sigma: 1.0,
     by_count: bool = False,
-) -> list[float]:
-    """The share of a change of x0 at each of some steps that a sampler takes over in the end; made with any sampler.
+) -> Tensor:
+    """What a sampler makes of a change of x0, (num_steps, num_steps): entry j, k is how much of one at step k is in
+    x when step j is over; made with any sampler.
 
     It is run on a few numbers with a model that knows nothing but what is in x already, D(x) = x / a. With it a sampler
-    stands still, so whatever it makes of a change in one step's evaluations is what it takes over of it.
+    stands still, so whatever becomes of a change in one step's evaluations is what the sampler takes over of it.
 
     Args:
         sample: runs the sampler's whole schedule: a model, x and sigma -> x0; to be called after each step; the noise x
             (N, 1, 1, 1) -> the result (N, 1, 1, 1). Always with the same random numbers.
         sigmas: the schedule, num_steps + 1 noise levels.
-        steps: to ask for.
         signal: see `euler_share`.
         by_count: see `StepTracker`.
     """
-
-    places = {step: place for place, step in enumerate(steps)}
+    count = len(sigmas) - 1
 
     def run(change: float) -> Tensor:
-        tracker = StepTracker(sigmas, by_count)
+        tracker, before = StepTracker(sigmas, by_count), []  # what is in x before each step
 
         def model(x: Tensor, sigma: Tensor) -> Tensor:
             level = float(sigma.flatten()[0])
-            tracker.observe(level)
             x0 = x / max(signal(level), 1e-3)
-            if tracker.current in places:
-                x0[places[tracker.current]] += change
+            before.extend([x0.flatten().clone()] * len(tracker.observe(level)))
+            x0[tracker.current] += change
             return x0
 
-        return sample(model, tracker.step_done, torch.zeros(len(steps), 1, 1, 1))
+        result = sample(model, tracker.step_done, torch.zeros(count, 1, 1, 1)) / max(signal(float(sigmas[-1])), 1e-3)
+        return torch.stack([*before[1:], *[result.flatten()] * (count + 1 - max(1, len(before)))])
 
-    return ((run(1.0) - run(0.0)) / max(signal(float(sigmas[-1])), 1e-3)).flatten().tolist()
+    return (run(1.0) - run(0.0)).tril()
+
+
+def hand_over(responses: Tensor, step: int) -> list[float]:
+    """How many times a change is to be added to the estimates of each step, so that all of it is in x once `step` is
+    over, and neither more nor less after each step that follows.
+
+    Euler's needs it once. A sampler with a memory is given a part of it again, or the opposite, until it has forgotten.
+    """
+    handed = [0.0] * len(responses)
+    handed[step] = factor(float(responses[step, step]))
+    arrived = handed[step] * float(responses[step, step])
+    for j in range(step + 1, len(responses)):
+        lacking = arrived - sum(float(responses[j, k]) * handed[k] for k in range(step, j))
+        takes = float(responses[j, j])
+        if takes > 1 / MOST:
+            handed[j] = max(-MOST, min(MOST, lacking / takes))
+    return handed

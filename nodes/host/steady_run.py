@@ -11,7 +11,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...motionprompt_core.estimate.correct import carried, correct, euler_share, factor
+from ...motionprompt_core.estimate.correct import correct, euler_responses, hand_over, responses
 from ...motionprompt_core.estimate.steady import steady
 from ...motionprompt_core.estimate.window import MOST, Window
 from ...motionprompt_core.guidance.decoding import count_frames
@@ -26,6 +26,7 @@ from .models import ManagedModel
 from .streams import Streams
 from .whole_schedule import part_of
 
+NOTHING = 1e-3  # times a correction that are not worth a change
 # Why a step was not corrected.
 UNSEEN = "its estimate never came by: the guider or the sampler evaluates the model in a way of its own"
 LEAPT = "the sampler leapt over it"
@@ -76,8 +77,9 @@ class EstimateRun:
         self.window = Window(self.part.total)
         self.given = None if mask is None else (latent_image, mask)
         self.change: Tensor | None = None
+        self.handed: list[tuple[Tensor, list[float]]] = []
         here = range(self.part.done, self.part.done + self.part.steps)
-        self.factors = dict(enumerate(self._factors(sampler, levels)))
+        self.responses = self._responses(sampler, levels)
         self.report.num_steps = self.part.total
         self.report.left = {step: UNSEEN for step in here}
         self._tell(min(MOST, self.part.steps))
@@ -86,7 +88,7 @@ class EstimateRun:
         finally:
             self._conclude()
             self.report.passes += 1
-            self.change = None
+            self.change, self.handed = None, []
 
     def _tell(self, possible: int) -> None:
         """What is about to be done, before it is."""
@@ -120,13 +122,13 @@ class EstimateRun:
                 else "No step was corrected."
             )
 
-    def _factors(self, sampler: Sampler, levels: list[float]) -> list[float]:
-        steps, signal = range(self.part.steps), _signal(self.guider.inner_model.model_sampling)
+    def _responses(self, sampler: Sampler, levels: list[float]) -> Tensor:
+        """What the sampler makes of a change at each step."""
+        signal = _signal(self.guider.inner_model.model_sampling)
         try:
-            shares = carried(
+            return responses(
                 lambda model, done, x: _dry_run(sampler, self.guider, levels, model, done, x),
                 levels,
-                steps,
                 signal,
                 evaluates_once_off_schedule(sampler),
             )
@@ -137,30 +139,37 @@ class EstimateRun:
                 "The sampler could not be asked what it takes over of a correction, and is taken for Euler's "
                 f"({type(error).__name__}: {error})."
             )
-            shares = [euler_share(levels[i], levels[i + 1], signal) for i in steps]
-        return [factor(share) for share in shares]
+            return euler_responses(levels, signal)
 
     def corrected(self, x0: Tensor, sigma: float) -> Tensor:
         """What the sampler is to see of the estimate of an evaluation at a noise level."""
         began = self.tracker.observe(sigma)
         self.report.left |= {self.part.done + leapt: LEAPT for leapt in began[:-1]}
         if began:
-            self.change = self._decided(x0, sigma)
+            self._decide(x0, sigma)
+            self.change = self._due()
         return x0 if self.change is None else self.streams.with_video(x0, self.streams.video(x0) + self.change)
 
-    def _decided(self, x0: Tensor, sigma: float) -> Tensor | None:
-        """The change of the video's estimate at the step that begins; None, and the reason, if there is none."""
+    def _decide(self, x0: Tensor, sigma: float) -> None:
+        """Whether the step that begins is corrected: what is to be handed over of it, or the reason."""
         step = self.part.done + self.tracker.current
         seen = self.decoder.frames_first(self.streams.video(self._with_given(x0)))
         noise = sigma / max(_signal(self.guider.inner_model.model_sampling)(sigma), 1e-3)
         reason, change = self._against(step), None
+        times = hand_over(self.responses, self.tracker.current)
         if self.window.wants(step, noise, seen):
-            reason, change = self._correction(seen, x0, sigma)
+            reason, change = self._correction(seen, x0, sigma, times[self.tracker.current])
         if change is None:
             self.report.left[step] = reason
         else:
+            self.handed.append((change, times))
             del self.report.left[step]
-        return change
+
+    def _due(self) -> Tensor | None:
+        """What the estimates of this step are changed by: its own correction, and what earlier ones need."""
+        changes = [(change, times[self.tracker.current]) for change, times in self.handed]
+        due = [times * change for change, times in changes if abs(times) > NOTHING]
+        return sum(due[1:], start=due[0]) if due else None
 
     def _against(self, step: int) -> str:
         """Why the window may not want a step."""
@@ -174,8 +183,8 @@ class EstimateRun:
         return x0 * mask + latent * (1 - mask)
 
     @torch.no_grad()
-    def _correction(self, seen: Tensor, x0: Tensor, sigma: float) -> tuple[str, Tensor | None]:
-        """The change of the video in its own shape; if there is none, why."""
+    def _correction(self, seen: Tensor, x0: Tensor, sigma: float, times: float) -> tuple[str, Tensor | None]:
+        """The change of the video in its own shape, to be added `times` now; if there is none, why."""
         step, started = self.tracker.current, time.perf_counter()
         change = self._solved(seen, self.part.done + step)
         if change is None:
@@ -189,10 +198,10 @@ class EstimateRun:
         if self.given is not None:
             video = video * self.streams.video(self.given[1].to(x0).expand_as(x0))
         share = float(video.norm() / seen.norm().clamp(min=1e-9))
-        seconds, times = time.perf_counter() - started, self.factors[step]
+        seconds = time.perf_counter() - started
         step += self.part.done
         self.report.steps.append(CorrectedStep(step, sigma, self.report.passes, share, times, seconds))
-        return "", video * times
+        return "", video
 
     def _solved(self, seen: Tensor, step: int) -> Tensor | None:
         """E(Y*) - E(Y), in smaller pieces if memory runs out; None if it does for good."""

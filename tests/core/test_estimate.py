@@ -8,8 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from motionprompt_core.estimate.correct import MOST, carried, correct, euler_share, factor
+from motionprompt_core.estimate.correct import (
+    MOST,
+    correct,
+    euler_responses,
+    euler_share,
+    factor,
+    hand_over,
+    responses,
+)
 from motionprompt_core.estimate.window import CLEAR, Window, clarity
+from motionprompt_core.guidance.schedule import StepTracker
 
 SIGMAS = [14.6, 8.0, 4.2, 2.1, 1.0, 0.4, 0.0]
 
@@ -97,10 +106,14 @@ def two_steps(model, done, x):
     return x
 
 
+SAMPLERS = (euler, ancestral, lcm, heun, two_steps)
+
+
 def test_what_samplers_take_over_is_found_by_asking_them() -> None:
     steps = [1, 2, 3, 4, 5]
     ratio = [SIGMAS[i + 1] / SIGMAS[i] for i in steps]
-    shares = {f.__name__: carried(f, SIGMAS, steps) for f in (euler, ancestral, lcm, heun, two_steps)}
+    found_in_the_end = {f.__name__: responses(f, SIGMAS)[-1, 1:] for f in SAMPLERS}
+    shares = {name: found.tolist() for name, found in found_in_the_end.items()}
     assert shares["euler"] == pytest.approx([1 - r for r in ratio], abs=1e-5)
     assert shares["euler"] == pytest.approx([euler_share(SIGMAS[i], SIGMAS[i + 1]) for i in steps], abs=1e-5)
     assert shares["ancestral"] == pytest.approx([1 - r * r for r in ratio], abs=1e-4)
@@ -127,9 +140,31 @@ def test_flow_matching_keeps_the_noise_as_well() -> None:
             done()
         return x
 
-    shares = carried(sample, sigmas, [0, 1, 2], signal=lambda s: 1 - s)
-    expected = [euler_share(a, b, lambda s: 1 - s) for a, b in zip(sigmas[:-1], sigmas[1:], strict=True)]
-    assert shares == pytest.approx(expected, abs=1e-4)
+    found = responses(sample, sigmas, signal=lambda s: 1 - s)
+    torch.testing.assert_close(found, euler_responses(sigmas, lambda s: 1 - s), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_what_is_handed_over_arrives_and_stays(sampler, step: int) -> None:
+    """Once only, DPM++ 2M had half as much again after its step and took more than that back in the next."""
+    times = hand_over(responses(sampler, SIGMAS), step)
+
+    def contents(times: list[float]) -> list[float]:
+        """What is in x before each step and in the end."""
+        tracker, found = StepTracker(SIGMAS), []
+
+        def model(x, sigma):
+            found.extend([float(x)] * len(tracker.observe(float(sigma))))
+            return x + times[tracker.current]
+
+        result = float(sampler(model, tracker.step_done, torch.zeros(1, 1, 1, 1)))
+        return [*found[1:], result]
+
+    found = [new - old for new, old in zip(contents(times), contents([0.0] * 6), strict=True)]
+    # found[j] is after step j
+    assert found[:step] == pytest.approx([0.0] * step, abs=1e-4)
+    assert found[step:] == pytest.approx([1.0] * (6 - step), abs=1e-3)
 
 
 def test_a_small_share_is_not_made_up_for_without_bound() -> None:
