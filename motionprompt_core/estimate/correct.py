@@ -12,7 +12,9 @@ steps that follow. Instead of a formula for each, `responses` asks the sampler i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -64,10 +66,24 @@ def factor(share: float) -> float:
     return min(MOST, 1 / max(share, 1 / MOST))
 
 
-def euler_responses(sigmas: Sequence[float], signal: Callable[[float], float] = lambda sigma: 1.0) -> Tensor:
-    """`responses` of Euler's sampler, from `euler_share`."""
+@dataclass
+class Responses:
+    """What a sampler makes of changes of x0.
+
+    Attributes:
+        arrives: (num_steps, num_steps); entry j, k is how much of a change at step k is in x when step j is over. All
+            evaluations of a step are changed, but of the last step's only the last, which is what will be seen.
+        evaluations: of the last step.
+    """
+
+    arrives: Tensor
+    evaluations: int
+
+
+def euler_responses(sigmas: Sequence[float], signal: Callable[[float], float] = lambda sigma: 1.0) -> Responses:
+    """Those of Euler's sampler, from `euler_share`."""
     shares = [euler_share(sigma, following, signal) for sigma, following in pairwise(sigmas)]
-    return torch.tensor([shares] * len(shares)).tril()
+    return Responses(torch.tensor([shares] * len(shares)).tril(), 1)
 
 
 def responses(
@@ -75,12 +91,11 @@ def responses(
     sigmas: Sequence[float],
     signal: Callable[[float], float] = lambda sigma: 1.0,
     by_count: bool = False,
-) -> Tensor:
-    """What a sampler makes of a change of x0, (num_steps, num_steps): entry j, k is how much of one at step k is in
-    x when step j is over; made with any sampler.
+) -> Responses:
+    """Those of any sampler, which is run on a few numbers.
 
-    It is run on a few numbers with a model that knows nothing but what is in x already, D(x) = x / a. With it a sampler
-    stands still, so whatever becomes of a change in one step's evaluations is what the sampler takes over of it.
+    The model knows nothing but what is in x already, D(x) = x / a. With it a sampler stands still, so whatever becomes
+    of a change in one step is what the sampler takes over of it.
 
     Args:
         sample: runs the sampler's whole schedule: a model, x and sigma -> x0; to be called after each step; the noise x
@@ -91,34 +106,38 @@ def responses(
     """
     count = len(sigmas) - 1
 
-    def run(change: float) -> Tensor:
-        tracker, before = StepTracker(sigmas, by_count), []  # what is in x before each step
+    def run(change: float, evaluations: int) -> tuple[Tensor, int]:
+        """What is in x after each step, (num_steps, N), and the evaluations of the last one."""
+        tracker, before, made = StepTracker(sigmas, by_count), [], Counter()
 
         def model(x: Tensor, sigma: Tensor) -> Tensor:
             level = float(sigma.flatten()[0])
             x0 = x / max(signal(level), 1e-3)
             before.extend([x0.flatten().clone()] * len(tracker.observe(level)))
-            x0[tracker.current] += change
+            made[tracker.current] += 1
+            if tracker.current < count - 1 or made[count - 1] == evaluations:
+                x0[tracker.current] += change
             return x0
 
         result = sample(model, tracker.step_done, torch.zeros(count, 1, 1, 1)) / max(signal(float(sigmas[-1])), 1e-3)
-        return torch.stack([*before[1:], *[result.flatten()] * (count + 1 - max(1, len(before)))])
+        return torch.stack([*before[1:], *[result.flatten()] * (count + 1 - max(1, len(before)))]), made[count - 1]
 
-    return (run(1.0) - run(0.0)).tril()
+    still, evaluations = run(0.0, 0)
+    return Responses((run(1.0, evaluations)[0] - still).tril(), evaluations)
 
 
-def hand_over(responses: Tensor, step: int) -> list[float]:
+def hand_over(arrives: Tensor, step: int) -> list[float]:
     """How many times a change is to be added to the estimates of each step, so that all of it is in x once `step` is
     over, and neither more nor less after each step that follows.
 
     Euler's needs it once. A sampler with a memory is given a part of it again, or the opposite, until it has forgotten.
     """
-    handed = [0.0] * len(responses)
-    handed[step] = factor(float(responses[step, step]))
-    arrived = handed[step] * float(responses[step, step])
-    for j in range(step + 1, len(responses)):
-        lacking = arrived - sum(float(responses[j, k]) * handed[k] for k in range(step, j))
-        takes = float(responses[j, j])
+    handed = [0.0] * len(arrives)
+    handed[step] = factor(float(arrives[step, step]))
+    arrived = handed[step] * float(arrives[step, step])
+    for j in range(step + 1, len(arrives)):
+        lacking = arrived - sum(float(arrives[j, k]) * handed[k] for k in range(step, j))
+        takes = float(arrives[j, j])
         if takes > 1 / MOST:
             handed[j] = max(-MOST, min(MOST, lacking / takes))
     return handed

@@ -11,7 +11,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...motionprompt_core.estimate.correct import correct, euler_responses, hand_over, responses
+from ...motionprompt_core.estimate.correct import Responses, correct, euler_responses, hand_over, responses
 from ...motionprompt_core.estimate.steady import steady
 from ...motionprompt_core.estimate.window import MOST, Window
 from ...motionprompt_core.guidance.decoding import count_frames
@@ -76,6 +76,7 @@ class EstimateRun:
         self.part = part_of(levels, continued, self.guider.inner_model.model_sampling.percent_to_sigma)
         self.window = Window(self.part.total)
         self.given = None if mask is None else (latent_image, mask)
+        self.evaluation = 0  # of the current step
         self.change: Tensor | None = None
         self.handed: list[tuple[Tensor, list[float]]] = []
         here = range(self.part.done, self.part.done + self.part.steps)
@@ -122,7 +123,7 @@ class EstimateRun:
                 else "No step was corrected."
             )
 
-    def _responses(self, sampler: Sampler, levels: list[float]) -> Tensor:
+    def _responses(self, sampler: Sampler, levels: list[float]) -> Responses:
         """What the sampler makes of a change at each step."""
         signal = _signal(self.guider.inner_model.model_sampling)
         try:
@@ -145,9 +146,13 @@ class EstimateRun:
         """What the sampler is to see of the estimate of an evaluation at a noise level."""
         began = self.tracker.observe(sigma)
         self.report.left |= {self.part.done + leapt: LEAPT for leapt in began[:-1]}
-        if began:
+        self.evaluation = 1 if began else self.evaluation + 1
+        last = self.tracker.current == self.part.steps - 1
+        if self.evaluation == (self.responses.evaluations if last else 1):
             self._decide(x0, sigma)
             self.change = self._due()
+        elif last:
+            return x0
         return x0 if self.change is None else self.streams.with_video(x0, self.streams.video(x0) + self.change)
 
     def _decide(self, x0: Tensor, sigma: float) -> None:
@@ -156,7 +161,7 @@ class EstimateRun:
         seen = self.decoder.frames_first(self.streams.video(self._with_given(x0)))
         noise = sigma / max(_signal(self.guider.inner_model.model_sampling)(sigma), 1e-3)
         reason, change = self._against(step), None
-        times = hand_over(self.responses, self.tracker.current)
+        times = hand_over(self.responses.arrives, self.tracker.current)
         if self.window.wants(step, noise, seen):
             reason, change = self._correction(seen, x0, sigma, times[self.tracker.current])
         if change is None:

@@ -84,13 +84,14 @@ def lcm(model, done, x):
 
 
 def heun(model, done, x):
+    """As in k-diffusion, with its callback between the two evaluations."""
     for s, following in zip(SIGMAS[:-1], SIGMAS[1:], strict=True):
         slope = (x - model(x, x.new_tensor([s]))) / s
+        done()
         ahead = x + slope * (following - s)
         if following:
             slope = (slope + (ahead - model(ahead, x.new_tensor([following]))) / following) / 2
         x = x + slope * (following - s)
-        done()
     return x
 
 
@@ -112,16 +113,19 @@ SAMPLERS = (euler, ancestral, lcm, heun, two_steps)
 def test_what_samplers_take_over_is_found_by_asking_them() -> None:
     steps = [1, 2, 3, 4, 5]
     ratio = [SIGMAS[i + 1] / SIGMAS[i] for i in steps]
-    found_in_the_end = {f.__name__: responses(f, SIGMAS)[-1, 1:] for f in SAMPLERS}
+    found_in_the_end = {f.__name__: responses(f, SIGMAS).arrives[-1, 1:] for f in SAMPLERS}
     shares = {name: found.tolist() for name, found in found_in_the_end.items()}
     assert shares["euler"] == pytest.approx([1 - r for r in ratio], abs=1e-5)
     assert shares["euler"] == pytest.approx([euler_share(SIGMAS[i], SIGMAS[i + 1]) for i in steps], abs=1e-5)
     assert shares["ancestral"] == pytest.approx([1 - r * r for r in ratio], abs=1e-4)
     assert shares["lcm"] == pytest.approx([1] * 5, abs=1e-4)
-    # Both evaluations of a step are given the change: half of Euler's step, and half of one at the step's end with the
-    # noise that the first has changed already: (1 - r) / 2 + (1 - r) / 2 * (1 - (1 - r) + (1 - r)) / r.
-    second = [(1 - r) / 2 + (1 - r) / (2 * r) if r else 1 for r in ratio]
-    assert shares["heun"] == pytest.approx(second, rel=1e-3)
+    # The evaluation at the end of a step counts to the next one. Both are given the change: at a step's end half of
+    # what Euler's would have, with the noise of that level, and at the next one's beginning half of its Euler step.
+    assert responses(heun, SIGMAS).evaluations == 2
+    assert shares["heun"][-1] == pytest.approx(1, abs=1e-5)  # only what will be seen
+    before = [SIGMAS[i] / SIGMAS[i - 1] for i in steps[:-1]]
+    expected = [(1 / b - 1) / 2 + (1 - r) / 2 for b, r in zip(before, ratio[:-1], strict=True)]
+    assert shares["heun"][:-1] == pytest.approx(expected, rel=0.2)
     # (1 - r) (1 + h / (2 h_before)) at once, and some of what is more than Euler's taken back.
     h = [math.log(SIGMAS[i] / SIGMAS[i + 1]) for i in range(5)]
     for i, found in zip(steps[:-1], shares["two_steps"][:-1], strict=True):
@@ -141,30 +145,34 @@ def test_flow_matching_keeps_the_noise_as_well() -> None:
         return x
 
     found = responses(sample, sigmas, signal=lambda s: 1 - s)
-    torch.testing.assert_close(found, euler_responses(sigmas, lambda s: 1 - s), rtol=0, atol=1e-4)
+    expected = euler_responses(sigmas, lambda s: 1 - s)
+    assert found.evaluations == expected.evaluations
+    torch.testing.assert_close(found.arrives, expected.arrives, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_what_is_handed_over_arrives_and_stays(sampler, step: int) -> None:
     """Once only, DPM++ 2M had half as much again after its step and took more than that back in the next."""
-    times = hand_over(responses(sampler, SIGMAS), step)
+    found = responses(sampler, SIGMAS)
+    times = hand_over(found.arrives, step)
 
     def contents(times: list[float]) -> list[float]:
         """What is in x before each step and in the end."""
-        tracker, found = StepTracker(SIGMAS), []
+        tracker, before, made = StepTracker(SIGMAS), [], [0] * 6
 
         def model(x, sigma):
-            found.extend([float(x)] * len(tracker.observe(float(sigma))))
-            return x + times[tracker.current]
+            before.extend([float(x)] * len(tracker.observe(float(sigma))))
+            made[tracker.current] += 1
+            changed = tracker.current < 5 or made[5] == found.evaluations
+            return x + changed * times[tracker.current]
 
         result = float(sampler(model, tracker.step_done, torch.zeros(1, 1, 1, 1)))
-        return [*found[1:], result]
+        return [*before[1:], result]
 
-    found = [new - old for new, old in zip(contents(times), contents([0.0] * 6), strict=True)]
-    # found[j] is after step j
-    assert found[:step] == pytest.approx([0.0] * step, abs=1e-4)
-    assert found[step:] == pytest.approx([1.0] * (6 - step), abs=1e-3)
+    after = [new - old for new, old in zip(contents(times), contents([0.0] * 6), strict=True)]
+    assert after[:step] == pytest.approx([0.0] * step, abs=1e-4)
+    assert after[step:] == pytest.approx([1.0] * (6 - step), abs=1e-3)
 
 
 def test_a_small_share_is_not_made_up_for_without_bound() -> None:
