@@ -191,6 +191,9 @@ def broken(states: dict[str, dict[str, torch.Tensor]]) -> dict[str, tuple[dict[s
     half = dict(list(vc2.items())[::2]) | {
         k: v for k, v in vc2.items() if "init_attn" in k or "input_blocks.1.1" in k or "input_blocks.0" in k
     }
+    other_half = without(dict([*dc.items()][::2]), "scale_arr") | {
+        k: v for k, v in dc.items() if "input_blocks.1.1" in k or "input_blocks.0" in k or "init_attn" in k
+    }
     infinite = dc["image_proj_model.latents"].clone()
     infinite[0, 0, 0] = float("inf")
     whole = {**dc, **encoders_state()}
@@ -198,6 +201,7 @@ def broken(states: dict[str, dict[str, torch.Tensor]]) -> dict[str, tuple[dict[s
     text, vae = "cond_stage_model.model.", "first_stage_model."
     return {
         "half of the keys": (half, "not a whole VideoCrafter2: .* of 1484 tensors are missing"),
+        "half without a schedule": (other_half, "not a whole DynamiCrafter: .* tensors are missing"),
         "wrong shape": ({**vc2, key: torch.zeros(2, 2, 3, 3)}, "output_blocks.3.0.in_layers.2.weight has shape"),
         "NaN": ({**vc2, key: damaged}, "damaged: output_blocks.3.0.in_layers.2.weight has NaN"),
         "infinite": ({**dc, "image_proj_model.latents": infinite}, "damaged: latents has NaN or infinite"),
@@ -220,6 +224,7 @@ def vision_alone(damage: torch.Tensor) -> dict[str, torch.Tensor]:
 
 BROKEN = (
     "half of the keys",
+    "half without a schedule",
     "wrong shape",
     "NaN",
     "infinite",

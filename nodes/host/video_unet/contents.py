@@ -99,8 +99,10 @@ def read_contents(path: Path, chosen: str = "auto") -> Contents:
         _part(stripped, _TEXT),
         {f"{VISION}{key}": own for key, own in _part(stripped, VISION).items()},
     )
+    _check_network(contents)
     contents.variant = family.variant(contents.shapes, chosen, lowest_scale, path.name)
-    _check_network(contents, shapes)
+    if contents.variant.image:
+        _check_resampler(contents, {key: shapes[own] for key, own in contents.resampler.items()})
     return contents
 
 
@@ -148,25 +150,34 @@ def _family(path: Path, shapes: Shapes, vae: dict[str, str]) -> VideoFamily:
     raise ValueError(f"{LOADER}: {path.name} is {what}. Supported are {SUPPORTED}.")
 
 
-def _check_network(contents: Contents, shapes: Shapes) -> None:
-    """Raise ValueError unless the file has every tensor of the network, and of the resampler, in its shape."""
+def _check_network(contents: Contents) -> None:
+    """Raise ValueError unless the file has every tensor of the network in its shape."""
     try:
         network = VideoUNet(**contents.unet_config(), operations=nn, device="meta")
-        resampler = resampler_config({key: shapes[own] for key, own in contents.resampler.items()})
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(
-            f"{LOADER}: {contents.path.name} looks like {contents.family.name}, but tensors that tell its size are "
-            f"missing or odd ({type(error).__name__}: {error}). Download it again."
-        ) from error
+        raise _odd(contents, error) from error
     _check_part(contents, contents.family.name, network, contents.shapes)
-    if contents.variant.image:
-        if resampler is None:
-            raise ValueError(
-                f"{LOADER}: {contents.path.name} has {contents.variant.title}'s network but not the part that turns "
-                "the image into tokens (image_proj_model). Use a file that has it."
-            )
-        module = Resampler(**resampler, operations=nn, device="meta")
-        _check_part(contents, "image_proj_model", module, {k: shapes[own] for k, own in contents.resampler.items()})
+
+
+def _check_resampler(contents: Contents, shapes: Shapes) -> None:
+    """The same of what turns an image into tokens."""
+    if not shapes:
+        raise ValueError(
+            f"{LOADER}: {contents.path.name} has {contents.variant.title}'s network but not the part that turns the "
+            "image into tokens (image_proj_model). Use a file that has it."
+        )
+    try:
+        resampler = Resampler(**(resampler_config(shapes) or {}), operations=nn, device="meta")
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        raise _odd(contents, error) from error
+    _check_part(contents, "image_proj_model", resampler, shapes)
+
+
+def _odd(contents: Contents, error: Exception) -> ValueError:
+    return ValueError(
+        f"{LOADER}: {contents.path.name} looks like {contents.family.name}, but tensors that tell its size are "
+        f"missing or odd ({type(error).__name__}: {error}). Download it again."
+    )
 
 
 def _check_part(contents: Contents, name: str, module: nn.Module, shapes: Shapes) -> None:

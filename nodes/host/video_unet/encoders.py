@@ -47,15 +47,15 @@ class Encoders(NamedTuple):
     clip_vision: ClipVision | None
 
 
-def own_encoders(contents: Contents, text: Tensors, autoencoder: Tensors, vision: Tensors) -> Encoders:
-    """Those of a video checkpoint, whose tensors are given.
-
-    Raises:
-        ValueError: tensors are missing, or not finite.
-    """
+def check_encoders(contents: Contents, text: Tensors, autoencoder: Tensors, vision: Tensors) -> None:
+    """Raise ValueError if tensors of a video checkpoint's own are missing, or not finite."""
     _check(contents, "text encoder", text, _TEXT | _layers(_TEXT_LAYERS))
     _check(contents, "VAE", autoencoder, _autoencoder())
     _check(contents, "image encoder", vision, {f"{VISION}{key}" for key in _VISION | _layers(_VISION_LAYERS)})
+
+
+def own_encoders(text: Tensors, autoencoder: Tensors, vision: Tensors) -> Encoders:
+    """Those of a video checkpoint."""
     return Encoders(
         comfy.sd.load_text_encoder_state_dicts([text], _embeddings()) if text else None,
         comfy.sd.VAE(sd=autoencoder) if autoencoder else None,

@@ -14,7 +14,7 @@ from ..comfy_types import Clip, ClipVision, Patcher, Vae
 from ..core_functions import newer
 from .checks import checked
 from .contents import Contents, check_finite, read_contents, resampler_config
-from .encoders import encoders_of, own_encoders
+from .encoders import check_encoders, encoders_of, own_encoders
 from .model import VideoConfig, VideoModel
 
 
@@ -40,10 +40,12 @@ def load_video_checkpoint(path: Path, variant: str = "auto", encoders: Path | No
     """
     contents = read_contents(path, variant)
     state = comfy.utils.load_torch_file(str(path), safe_load=True)
+    parts = (contents.text, contents.vae) if encoders is None else ({}, {})
+    own = [_take(state, part) for part in (*parts, contents.vision)]
+    check_encoders(contents, *own)
     model = make_model(contents, state)
     lines = [f"{contents.variant.title}, trained on {_size(contents)} and 16 frames"]
-    parts = (contents.text, contents.vae) if encoders is None else ({}, {})
-    clip, vae, clip_vision = own_encoders(contents, *(_take(state, part) for part in (*parts, contents.vision)))
+    clip, vae, clip_vision = own_encoders(*own)
     if encoders is not None:
         clip, vae = encoders_of(encoders)
     for part, name in ((clip, "text encoder"), (vae, "VAE")):
