@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from motionprompt_core.demo.checkpoint import load_demo_weights
+from motionprompt_core.estimate.steady import steady
+from motionprompt_core.flow import load_flow_model
 from research.demo.pipeline import DemoPipeline
 
 pytestmark = pytest.mark.every_version
@@ -73,6 +75,25 @@ def test_vae_decodes_what_it_encodes(comfy, demo):
     assert latent["samples"].shape == (3, 4, 16, 16)
     (decoded,) = comfy.run("VAEDecode", vae=demo[2], samples=latent)
     assert (decoded - video).square().mean() < 10**-2.5  # 25 dB
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "lms", "uni_pc", "dpmpp_2m_sde"])
+def test_steady_motion_steadies_under_samplers_with_a_memory(comfy, demo, sampler):
+    """Under dpmpp_2m and lms it made videos worse: what they remember turned the last corrections around."""
+    model, clip, vae = demo
+    (positive,) = comfy.run("CLIPTextEncode", clip=clip, text=PROMPT)
+    (negative,) = comfy.run("CLIPTextEncode", clip=clip, text="")
+    (latent,) = comfy.run("EmptyLatentImage", width=128, height=128, batch_size=8)
+    found = []
+    for strength in (0.0, 1.0):
+        (patched,) = comfy.run("MotionPromptSteadyMotion", model=model, vae=vae, strength=strength)
+        options = {"seed": 3, "steps": 10, "cfg": 3.0, "sampler_name": sampler, "scheduler": "normal"}
+        options |= {"positive": positive, "negative": negative, "latent_image": latent}
+        (sampled,) = comfy.run("KSampler", model=patched, **options)
+        (frames,) = comfy.run("VAEDecode", vae=vae, samples=sampled)
+        video = frames.movedim(-1, 1)
+        found.append(float((steady(video, load_flow_model("lucas_kanade_coarse")) - video).square().mean().sqrt()))
+    assert found[1] < 0.5 * found[0]
 
 
 def test_more_frames_than_it_learnt_are_refused_with_the_number(comfy, demo):
