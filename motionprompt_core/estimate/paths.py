@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,29 @@ SMALLEST = 64
 DETOUR = 2.0
 
 
+class Reel:
+    """A video whose frames come one after the other, and of which the last few are kept.
+
+    Args:
+        frames: (3, H, W) each. length: how many come. keep: how many of them stay within reach.
+    """
+
+    def __init__(self, frames: Iterator[Tensor], length: int, keep: int):
+        self._coming, self._length = enumerate(frames), length
+        self._kept: dict[int, Tensor] = {}
+        self._keep = keep
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, frame: int) -> Tensor:
+        while frame not in self._kept:
+            number, picture = next(self._coming)
+            self._kept[number] = picture
+            self._kept.pop(number - self._keep, None)
+        return self._kept[frame]
+
+
 class Paths:
     """Flows between frames up to `radius` apart, estimated when they are needed and forgotten when they are not.
 
@@ -27,7 +50,7 @@ class Paths:
     are more kept than one piece and its neighbourhood need.
 
     Args:
-        frames: (F, 3, H, W), nominally in [0, 1].
+        frames: (F, 3, H, W), or a `Reel`; nominally in [0, 1].
         flow: the flow model.
         radius: in frames. Near the video's ends, as many as the nearer end is away, but at least `least`.
         batch: pairs at a time.
@@ -36,39 +59,47 @@ class Paths:
 
     def __init__(
         self,
-        frames: Tensor,
+        frames: Reel | Tensor,
         flow: FlowModel,
         radius: int,
         least: int = 1,
         batch: int = 8,
         check: Callable[[], None] = lambda: None,
     ):
-        self.size = frames.shape[-2:]
-        half = min(self.size) >= 2 * max(SMALLEST, flow.min_size)
-        self.small = F.avg_pool2d(frames, 2, ceil_mode=True, count_include_pad=False) if half else frames
+        self.frames, self.size = frames, frames[0].shape[-2:]
+        self.half = min(self.size) >= 2 * max(SMALLEST, flow.min_size)
         self.flow, self.radius, self.least, self.batch, self.check = flow, radius, min(least, radius), batch, check
         self._known: dict[tuple[int, int], Tensor] = {}
+        self._small: dict[int, Tensor] = {}
+
+    def small(self, frame: int) -> Tensor:
+        """A frame as flow is looked for on it."""
+        if frame not in self._small:
+            whole = self.frames[frame]
+            self._small[frame] = F.avg_pool2d(whole, 2, ceil_mode=True, count_include_pad=False) if self.half else whole
+        return self._small[frame]
 
     def reach(self, frame: int) -> int:
         """How far a frame looks either way."""
-        return min(self.radius, max(self.least, min(frame, len(self.small) - 1 - frame)))
+        return min(self.radius, max(self.least, min(frame, len(self.frames) - 1 - frame)))
 
     def neighbours(self, frame: int) -> list[int]:
         """Frames at most so far away, in their order."""
         reach = self.reach(frame)
-        first, last = max(0, frame - reach), min(len(self.small) - 1, frame + reach)
+        first, last = max(0, frame - reach), min(len(self.frames) - 1, frame + reach)
         return [other for other in range(first, last + 1) if other != frame]
 
     def look(self, first: int, stop: int) -> None:
         """Estimate the flows that frames `first` .. `stop` - 1 need, and forget those that only earlier ones did."""
         self._known = {pair: f for pair, f in self._known.items() if max(pair) >= first - 1}
+        self._small = {frame: small for frame, small in self._small.items() if frame >= first - self.radius}
         needed = [pair for i in range(first, stop) for j in self.neighbours(i) for pair in ((i, j), (j, i))]
         needed += [(_towards(i, j), j) for i in range(first, stop) for j in self.neighbours(i) if abs(i - j) > 1]
         missing = [pair for pair in dict.fromkeys(needed) if pair not in self._known]
         for start in range(0, len(missing), self.batch):
             self.check()
             pairs = missing[start : start + self.batch]
-            a, b = (self.small[[pair[end] for pair in pairs]] for end in (0, 1))
+            a, b = (torch.stack([self.small(pair[end]) for pair in pairs]) for end in (0, 1))
             self._known |= zip(pairs, on_source_grid(self.flow(a, b), self.flow), strict=True)
 
     def from_frame(self, frame: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +127,7 @@ class Paths:
                 error = first + warp(self._known[via, other][None], first) - direct
                 allowed = DETOUR * (0.01 * direct.square().sum(1, keepdim=True) + 0.5)
                 checked[other] = error.square().sum(1, keepdim=True) < allowed
-        every = torch.ones_like(self.small[:1, :1], dtype=torch.bool)
+        every = torch.ones_like(self.small(frame)[None, :1], dtype=torch.bool)
         return torch.cat([checked.get(other, checked.get(2 * other - frame, every)) for other in others])
 
 

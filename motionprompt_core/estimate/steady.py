@@ -26,7 +26,7 @@ flicker by none. What most of the picture does alike is the camera's, and stays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ..flow.base import FlowModel
 from ..media.ops import warp
-from .paths import Paths
+from .paths import Paths, Reel
 
 # Frames before and after that are asked for the path, and for the colour: an average over more is softer.
 RADIUS, COLOURS = 5, 3
@@ -84,25 +84,38 @@ def steady(
     if strength == 0 or len(frames) < 3:
         return frames
     for _ in range(rounds):
-        paths = Paths(frames, flow, radius, COLOURS, batch, check)
         steadied = torch.empty_like(frames)
-        for frame in range(len(frames)):
-            check()
-            paths.look(frame, frame + 1)
-            steadied[frame] = torch.lerp(frames[frame], _steady_frame(frames, paths, frame), strength)
+        for number, frame in enumerate(steady_frames(frames, flow, radius, strength, batch, check)):
+            steadied[number] = frame
         frames = steadied
     return frames
 
 
-def _steady_frame(frames: Tensor, paths: Paths, frame: int) -> Tensor:
+def steady_frames(
+    frames: Reel | Tensor,
+    flow: FlowModel,
+    radius: int = RADIUS,
+    strength: float = 1.0,
+    batch: int = 8,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Tensor]:
+    """One round of `steady`, frame by frame: also of a `Reel` that keeps 2 `radius` + 1 frames."""
+    paths = Paths(frames, flow, radius, COLOURS, batch, check)
+    for frame in range(len(frames)):
+        check()
+        paths.look(frame, frame + 1)
+        yield torch.lerp(frames[frame], _steady_frame(frames, paths, frame), strength)
+
+
+def _steady_frame(frames: Reel | Tensor, paths: Paths, frame: int) -> Tensor:
     """Frame i (3, H, W) with its content on its smoothed path, in the averaged colour."""
     others = paths.neighbours(frame)
     motion, seen = paths.from_frame(frame)
     tau = torch.tensor([float(other - frame) for other in others])
     near, far = tau.abs() <= COLOURS, tau.abs() <= max(LEAST, min(frame, len(frames) - 1 - frame))
-    own = frames[frame : frame + 1]
+    own = frames[frame][None]
 
-    around = frames[[other for other, is_near in zip(others, near, strict=True) if is_near]]
+    around = torch.stack([frames[other] for other, is_near in zip(others, near, strict=True) if is_near])
     change = warp(around, motion[near], "bicubic") - own
     share = _weights(tau[near]).to(seen).view(-1, 1, 1, 1) * seen[near]
     average = (share * change).sum(0, keepdim=True) / (1 + share.sum(0, keepdim=True))

@@ -22,7 +22,7 @@ class ChunkDecoder(SliceDecoder):
     def __call__(self, x0: Tensor, frames: list[int]) -> Tensor:
         with fixed_noise(self.decode.vae.device):
             pictures = self.decode(self.as_model(x0))[0].movedim(1, 0)
-        self._check_number(len(x0), len(pictures))
+        self.check_number(len(x0), len(pictures))
         return pictures[frames]
 
     def pictures(self, x0: Tensor, most: int | None = None) -> Tensor:

@@ -187,12 +187,12 @@ class SliceDecoder(VideoDecoder):
         for first, last in self.slices(len(x0), frames):
             with fixed_noise(self.decode.vae.device):
                 pictures = self.decode(self.as_model(x0[first : last + 1]))[0]
-            self._check_number(last + 1 - first, pictures.shape[1])
+            self.check_number(last + 1 - first, pictures.shape[1])
             start = first * self.factor
             found |= {f: pictures[:, f - start] for f in frames if start <= f <= last * self.factor and f not in found}
         return torch.stack([found[frame] for frame in frames])
 
-    def _check_number(self, latents: int, frames: int) -> None:
+    def check_number(self, latents: int, frames: int) -> None:
         """
         Raises:
             ValueError: so many latents give another number of frames than the VAE says.

@@ -24,6 +24,7 @@ from .families import ModelFamily
 from .gradients import check_interrupt, out_of_memory
 from .models import ManagedModel
 from .streams import Streams
+from .tiny_stream import TinyStream
 from .whole_schedule import part_of
 
 NOTHING = 1e-3  # times a correction that are not worth a change
@@ -58,11 +59,14 @@ class EstimateRun:
     def __init__(self, patch: Correction, guider: Guider, family: ModelFamily, decoder: Any, streams: Streams):
         self.patch, self.guider, self.family, self.decoder, self.streams = patch, guider, family, decoder, streams
         self.report = patch.report
-        self.pieces = list(decoder.pieces)
+        self.stream = TinyStream.of(decoder)
+        self.pieces = list((self.stream or decoder).pieces)
         self.tracker = StepTracker([1.0, 0.0])
 
     def memory(self) -> float:
         """Bytes that a correction takes beyond the plain run, as far as ComfyUI can say."""
+        if self.stream is not None:
+            return self.stream.memory(*frame_size(self.patch.vae, torch.empty(self.streams.video_shape, device="meta")))
         return self.decoder.whole_memory(self.streams.video_shape)
 
     @contextmanager
@@ -224,6 +228,11 @@ class EstimateRun:
         return None
 
     def _solve(self, seen: Tensor, latents: int | None, pairs: int) -> Tensor:
+        flow = self.patch.flow.module
+        options: Any = {"strength": self.patch.strength, "batch": pairs, "check": check_interrupt}
+        if self.stream is not None:
+            return self.stream.correction(seen, flow, **options)
+
         def decode(x0: Tensor) -> Tensor:
             check_interrupt()
             return self.decoder.pictures(x0, latents)
@@ -232,12 +241,7 @@ class EstimateRun:
             check_interrupt()
             return self.decoder.latents(pictures, latents)
 
-        def improve(pictures: Tensor) -> Tensor:
-            return steady(
-                pictures, self.patch.flow.module, strength=self.patch.strength, batch=pairs, check=check_interrupt
-            )
-
-        return correct(seen, decode, encode, improve, len(seen))
+        return correct(seen, decode, encode, lambda pictures: steady(pictures, flow, **options), len(seen))
 
 
 def _signal(model_sampling: ModelSampling) -> Callable[[float], float]:

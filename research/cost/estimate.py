@@ -11,6 +11,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,18 +24,17 @@ from motionprompt_core.estimate.window import MOST
 from motionprompt_core.flow import load_flow_model
 
 from . import animatediff
-from .animatediff import AnimateDiffShapes
+from .animatediff import AnimateDiffShapes, pack_module
 from .measure import Cost, fused_attention, measure
 
-STEPS = 20
+STEPS = (20, 8, 4)
 FOLDER = Path("docs/cost")
 MARK = "<!-- correcting the estimate -->"
-# width and height of a transformer, and the pixels of a video: frames, height, width
+# Width and height of a transformer.
 WAN = {
     "Wan 2.1, 1.3B": {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30},
-    "Wan 2.1, 14B": {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40},
+    "Wan 2.1 and 2.2, 14B": {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40},
 }
-WAN_VIDEO, LTX_VIDEO = (81, 480, 832), (97, 512, 768)
 
 
 def correction(x0: Tensor, decode: Callable[[Tensor], Tensor], encode: Callable[[Tensor], Tensor], batch: int) -> Cost:
@@ -50,9 +50,10 @@ def row(model: str, size: str, autoencoder: str, step: Cost, change: Cost) -> di
         "autoencoder": autoencoder,
         "step_tflop": round(step.flops / 1e12, 2),
         "correction_tflop": round(change.flops / 1e12, 2),
-        "times_plain": round(1 + MOST * change.flops / (STEPS * step.flops), 3),
+        "times_plain": [round(1 + MOST * change.flops / (steps * step.flops), 3) for steps in STEPS],
         "plain_gib": round(step.peak / 2**30, 2),
         "correction_gib": round(change.peak / 2**30, 2),
+        "beyond_gib": round(max(0.0, change.peak - step.peak) / 2**30, 2),
     }
 
 
@@ -75,68 +76,71 @@ def animatediff_rows(subject: AnimateDiffShapes) -> Iterator[dict[str, Any]]:
 
 
 def video_rows() -> Iterator[dict[str, Any]]:
-    """Wan and LTX-Video with tiny autoencoders of their latents' shape; two evaluations a step."""
+    """Video models with tiny autoencoders of their latents' shape. Wan and LTX-Video evaluate prompt and negative
+    prompt in each step, LTX-2, which is run without CFG, the prompt."""
     operations = importlib.import_module("comfy.ops").disable_weight_init
     options = {"dtype": torch.float16, "device": "meta", "operations": operations}
+    attention = importlib.import_module("comfy.ldm.modules.attention").attention_pytorch
+    fused: Any = {"transformer_options": {"optimized_attention_override": lambda f, *a, **k: attention(*a, **k)}}
+
+    def counted(name: str, size: str, latents: Tensor, evaluations: int, evaluate: Callable[[], object]) -> Any:
+        return row(name, size, "TAEHV", measure(evaluate)[1] * evaluations, _tiny(*latents.shape[1:]))
+
+    wan, text = _half(1, 16, 21, 60, 104), _half(1, 512, 4096)
     for name, shape in WAN.items():
         model = importlib.import_module("comfy.ldm.wan.model").WanModel(**shape, **options)
-        frames, height, width = WAN_VIDEO
-        latents = _empty(1, 16, (frames - 1) // 4 + 1, height // 8, width // 8).half()
-        text = _empty(1, 512, 4096).half()
-        step = _evaluated(lambda model=model, x=latents, text=text: model(x, _empty(1), text, **_attention()))
-        yield row(name, f"{frames} frames of {width} x {height}", "TAEHV", step, _tiny(*latents.shape[1:]))
+        evaluate = functools.partial(model, wan, _half(1), text, **fused)
+        yield counted(name, "81 frames of 832 x 480", wan, 2, evaluate)
+    ltx, text = _half(1, 128, 13, 16, 24), _half(1, 128, 4096)
     model = importlib.import_module("comfy.ldm.lightricks.model").LTXVModel(**options)
-    frames, height, width = LTX_VIDEO
-    latents = _empty(1, 128, (frames - 1) // 8 + 1, height // 32, width // 32).half()
-    text = _empty(1, 128, 4096).half()
-    step = _evaluated(lambda: model(latents, _empty(1), text, None, **_attention()))
-    yield row("LTX-Video, 2B", f"{frames} frames of {width} x {height}", "TAEHV", step, _tiny(*latents.shape[1:]))
+    evaluate = functools.partial(model, ltx, _half(1), text, None, **fused)
+    yield counted("LTX-Video, 2B", "97 frames of 768 x 512", ltx, 2, evaluate)
+    model = importlib.import_module("comfy.ldm.lightricks.av_model").LTXAVModel(**options)
+    for width, height in ((640, 352), (1280, 704)):
+        ltx, sound, text = _half(1, 128, 16, height // 32, width // 32), _half(1, 8, 126, 16), _half(1, 1024, 7680)
+        evaluate = functools.partial(model, [ltx, sound], _half(1), text, None, **fused)
+        yield counted("LTX-2, 19B, with sound", f"121 frames of {width} x {height}", ltx, 1, evaluate)
 
 
 @functools.cache
 def _tiny(channels: int, *size: int) -> Cost:
-    """A correction of latents (channels, T, h, w) with a tiny autoencoder that compresses time."""
+    """A correction, as the nodes make it, of latents (channels, T, h, w) of a tiny autoencoder that compresses time."""
     network = importlib.import_module("comfy.taesd.taehv").TAEHV(channels).to("meta", torch.float16)
-    # It puts what is done where ComfyUI keeps such things, on the CPU; there is nothing to put.
-    management: Any = importlib.import_module("comfy.model_management")
-    management.intermediate_device = lambda: torch.device("meta")
-
-    def decode(x0: Tensor) -> Tensor:
-        return network.decode(x0.half().movedim(0, 1)[None])[0].movedim(1, 0).float()
-
-    def encode(pictures: Tensor) -> Tensor:
-        return network.encode(pictures.half().movedim(0, 1)[None])[0].movedim(1, 0).float()
-
-    return correction(_empty(size[0], channels, *size[1:]), decode, encode, size[0])
-
-
-def _evaluated(evaluate: Callable[[], object]) -> Cost:
-    """Prompt and negative prompt, one after the other."""
-    return measure(evaluate)[1] * 2
-
-
-def _attention() -> dict[str, Any]:
-    attention = importlib.import_module("comfy.ldm.modules.attention").attention_pytorch
-    return {"transformer_options": {"optimized_attention_override": lambda f, *a, **k: attention(*a, **k)}}
+    same = {"process_input": lambda x: x, "process_output": lambda x: x}
+    vae = SimpleNamespace(first_stage_model=network, device="meta", vae_dtype=torch.float16, **same)
+    model = SimpleNamespace(process_latent_in=lambda x: x, process_latent_out=lambda x: x)
+    decoder = pack_module("nodes.host.decode").SliceDecoder(vae, model)
+    stream = pack_module("nodes.host.tiny_stream").TinyStream.of(decoder)
+    flow = load_flow_model("lucas_kanade_coarse")
+    return measure(lambda: stream.correction(_empty(size[0], channels, *size[1:]), flow, batch=2))[1]
 
 
 def _empty(*shape: int) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
+def _half(*shape: int) -> Tensor:
+    return _empty(*shape).half()
+
+
 def page(folder: Path) -> str:
     """docs/cost.md: introduction.md with the table of estimate.json in the place of its mark."""
     rows = json.loads((folder / "estimate.json").read_text(encoding="utf-8"))
     lines = [
-        f"{STEPS} steps, of which {MOST} are corrected; fp16, prompt and negative prompt in every step, attention as "
-        "in fused kernels.\n\n    python -m research cost-estimate --count\n",
-        "| model | video | autoencoder | a step, TFLOP | a correction, TFLOP | times plain | peak of a step, GiB "
-        "| peak of a correction, GiB |",
-        "|---|---|---|---|---|---|---|---|",
+        f"At most {MOST} steps of a run are corrected; fp16, attention as in fused kernels.\n\n"
+        "    python -m research cost-estimate --count\n",
+        "| model | video | autoencoder | a step, TFLOP | a correction, TFLOP "
+        + "".join(f"| times plain, {steps} steps " for steps in STEPS)
+        + "| peak of a step, GiB | peak of a correction, GiB | beyond plain, GiB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in rows:
         cells = [one[key] for key in ("model", "size", "autoencoder", "step_tflop", "correction_tflop")]
-        cells += [f"**{one['times_plain']:.3f}**", one["plain_gib"], one["correction_gib"]]
+        cells += [
+            f"**{times:.3f}**" if steps == 20 else f"{times:.3f}"
+            for steps, times in zip(STEPS, one["times_plain"], strict=True)
+        ]
+        cells += [one["plain_gib"], one["correction_gib"], f"**{one['beyond_gib']}**"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     introduction = (folder / "introduction.md").read_text(encoding="utf-8")
     return introduction.replace(MARK, "\n".join(lines))
