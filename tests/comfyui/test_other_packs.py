@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.comfyui.test_lean_models import assert_corrected_alike
 from tests.comfyui.tiny_family import TinyFamily
 
 
@@ -63,6 +64,7 @@ def test_a_gguf_model(tiny, family, architecture):
     (model,) = tiny.comfy.run("UnetLoaderGGUF", unet_name=path.name)
     assert "GGMLTensor" in {type(weight).__name__ for weight in model.model.diffusion_model.parameters()}
     assert_fits(video, model)
+    assert_corrected_alike(video, model, video.model)
 
 
 def test_ip_adapter(tiny):
