@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..motionprompt_core.discriminator.model import load_discriminator
 from ..motionprompt_core.flow import available_flow_models, load_flow_model
 from .host import folders
-from .host.flows import managed_flow, optical_flow_file
+from .host.flows import flow_files, managed_flow, optical_flow_file
 from .host.models import ManagedModel
 from .host.schema import DiscriminatorType, FlowModelType, OpticalFlowType, make, schema
 
@@ -73,13 +73,14 @@ class LoadOpticalFlowModel(io.ComfyNode):
             description="Loads what measures the motion between two frames. lucas_kanade_coarse and lucas_kanade need "
             "no weights, are the quickest, and see no motion in faint shimmer; the coarse one scales frames to 128 px, "
             "which suits large frames and fast motion. raft_large is the paper's, raft_small a fifth of its size (both "
-            "from torchvision, from 128 px on). rife_v4.0 is listed where its weights are installed.",
-            search_aliases=["motionprompt", "raft", "rife", "optical flow"],
+            "from torchvision, from 128 px on). rife_v4.0 is listed where its weights are installed, sea_raft_s and "
+            "sea_raft_m, which say how sure they are of each pixel, where their file lies.",
+            search_aliases=["motionprompt", "raft", "sea-raft", "rife", "optical flow"],
             inputs=[
                 make(
                     io.Combo.Input,
                     "name",
-                    options=available_flow_models(folders.weight_files()),
+                    options=available_flow_models(flow_files()),
                     default=available_flow_models()[0],
                     tooltip="Use the one that the discriminator was trained with. For frames of 512 px, RAFT large "
                     "takes 2 GB and a hundred times Lucas-Kanade's time.",

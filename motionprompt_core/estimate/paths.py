@@ -70,6 +70,7 @@ class Paths:
         self.half = min(self.size) >= 2 * max(SMALLEST, flow.min_size)
         self.flow, self.radius, self.least, self.batch, self.check = flow, radius, min(least, radius), batch, check
         self._known: dict[tuple[int, int], Tensor] = {}
+        self._sure: dict[tuple[int, int], Tensor] = {}
         self._small: dict[int, Tensor] = {}
 
     def small(self, frame: int) -> Tensor:
@@ -92,6 +93,7 @@ class Paths:
     def look(self, first: int, stop: int) -> None:
         """Estimate the flows that frames `first` .. `stop` - 1 need, and forget those that only earlier ones did."""
         self._known = {pair: f for pair, f in self._known.items() if max(pair) >= first - 1}
+        self._sure = {pair: sure for pair, sure in self._sure.items() if pair in self._known}
         self._small = {frame: small for frame, small in self._small.items() if frame >= first - self.radius}
         needed = [pair for i in range(first, stop) for j in self.neighbours(i) for pair in ((i, j), (j, i))]
         needed += [(_towards(i, j), j) for i in range(first, stop) for j in self.neighbours(i) if abs(i - j) > 1]
@@ -100,7 +102,10 @@ class Paths:
             self.check()
             pairs = missing[start : start + self.batch]
             a, b = (torch.stack([self.small(pair[end]) for pair in pairs]) for end in (0, 1))
-            self._known |= zip(pairs, on_source_grid(self.flow(a, b), self.flow), strict=True)
+            flow, sure = self.flow.with_confidence(a, b)
+            self._known |= zip(pairs, on_source_grid(flow, self.flow), strict=True)
+            if sure is not None:
+                self._sure |= zip(pairs, sure, strict=True)
 
     def from_frame(self, frame: int) -> tuple[Tensor, Tensor]:
         """The flows (N, 2, H, W; px) from a frame to its neighbours, and how surely each pixel is seen there, (N, 1, H,
@@ -110,6 +115,8 @@ class Paths:
         back = torch.stack([self._known[other, frame] for other in others])
         seen = visible(there, back) & self._confirmed(frame, others)
         seen = F.avg_pool2d(seen.float(), 3, 1, 1, count_include_pad=False)
+        if self._sure:
+            seen = seen * torch.stack([self._sure[frame, other] for other in others])
         if there.shape[-2:] == self.size:
             return there, seen
         scale = there.new_tensor([whole / small for whole, small in zip(self.size, there.shape[-2:], strict=True)])

@@ -53,13 +53,18 @@ class FlowModel(nn.Module):
             )
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Motion from `a` to `b`.
+        """The flow alone; see `with_confidence`."""
+        return self.with_confidence(a, b)[0]
+
+    def with_confidence(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Motion from `a` to `b`, and how sure the model is of it.
 
         Args:
             a, b: frames (B, 3, H, W), RGB in [0, 1]; values outside are allowed, so that nothing needs clamping.
 
         Returns:
             (B, 2, H, W), px, channel 0 to the right, channel 1 down; float32, or float64 for a float64 model.
+            (B, 1, H, W) in [0, 1], or None from a model that does not say.
 
         Raises:
             ValueError: the frames differ in shape, have not three channels, or are too small.
@@ -76,10 +81,11 @@ class FlowModel(nn.Module):
         dtype = parameter.dtype if parameter is not None else torch.promote_types(a.dtype, torch.float32)
         a, b = (F.pad(x.to(dtype), padding, mode="replicate") if any(padding) else x.to(dtype) for x in (a, b))
         flow = self.estimate(a, b)[..., :height, :width]
-        return flow.to(torch.promote_types(flow.dtype, torch.float32))
+        flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
+        return flow[:, :2], flow[:, 2:] if flow.shape[1] > 2 else None
 
     def estimate(self, a: Tensor, b: Tensor) -> Tensor:
-        """As `forward`, for frames of a fitting size in the model's own precision."""
+        """The flow, for frames of a fitting size in the model's own precision; a third channel is the confidence."""
         raise NotImplementedError
 
 

@@ -8,6 +8,7 @@ import folder_paths
 from torchvision.models.optical_flow import RAFT
 
 from ...motionprompt_core.flow.raft import RaftFlow
+from . import folders
 from .models import ManagedModel
 
 # ComfyUI's folder; older ones have none.
@@ -37,6 +38,12 @@ def managed_flow(given: object) -> ManagedModel:
         )
     large = sum(parameter.numel() for parameter in network.parameters()) > 3e6
     return LoadedElsewhere(RaftFlow("raft_large" if large else "raft_small", network=network), given)
+
+
+def flow_files() -> list[str]:
+    """Names of the files that may hold a flow model's weights, in this pack's folder and in ComfyUI's."""
+    own = folder_paths.get_filename_list(FOLDER) if FOLDER in folder_paths.folder_names_and_paths else []
+    return [*folders.weight_files(), *own]
 
 
 def optical_flow_file(name: str) -> Path | None:
