@@ -230,15 +230,17 @@ def test_a_model_whose_prompt_cannot_learn_is_refused_for_tokens_in_words(host, 
         host.sample(model)
 
 
-SWEEP = list(
-    product(
+SWEEP = [
+    case
+    for case in product(
         NAMES,
         ["euler", "res_multistep", "lcm", "euler_ancestral"],
         [2, 4, 8],
         ["BasicGuider", "CFGGuider", "DualCFGGuider"],
         [False, True],
     )
-)
+    if (case[0], case[-1]) != ("hunyuan15", True)  # ComfyUI itself cannot
+]
 
 
 @pytest.mark.exhaustive

@@ -24,8 +24,6 @@ class TinyHost(Tiny):
         self.hosts = sys.modules[comfy.node("TinyHostModel").__module__]  # packs/tiny_models/hosts.py
         self.model, self.positive, self.vae = comfy.run("TinyHostModel", host=host, seed=0)
         with torch.inference_mode():
-            if host == "wan22_i2v":
-                self.positive = self.hosts.with_start(self.positive)
             self.negative = [[0.5 * self.positive[0][0], dict(self.positive[0][1])]]
         self.lines: list[str] = []
 
@@ -34,14 +32,8 @@ class TinyHost(Tiny):
         return self.comfy.run("TinyHostModel", host=self.host, seed=1)[0]
 
     def latent(self, frames: int | None = None, size: int | None = None) -> dict[str, Any]:
-        _, _, _, node, length = self.hosts.HOSTS[self.host]
-        size = size or (64 if self.host == "ltx2" else 32)  # LTX-2 has 32 px in a latent
-        latent = self.comfy.run(node, width=size, height=size, length=frames or length)[0]
-        if self.host == "ltx2":
-            from comfy.nested_tensor import NestedTensor
-
-            latent["samples"] = NestedTensor((latent["samples"], torch.zeros(1, 8, 5, 16)))
-        return latent
+        with torch.inference_mode():
+            return self.hosts.empty_latent(self.host, frames, size)
 
     def patched(self, strength: float = 1.0, model: Any = None, vae: Any = None) -> tuple[Any, Any]:
         """A MODEL whose estimates are corrected, and the report; what it shows goes to `lines`."""

@@ -165,4 +165,6 @@ NODE_CLASS_MAPPINGS = {
     "TinyDiscriminator": TinyDiscriminator,
     "GradientFlow": GradientFlow,
     "TinyHostModel": hosts.TinyHostModel,
+    "TinyHostLatent": hosts.TinyHostLatent,
+    "LookAtLatent": hosts.LookAtLatent,
 }

@@ -6,6 +6,7 @@ Their text encoders have billions of weights, so a prompt is random numbers of t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import fields
@@ -16,6 +17,8 @@ import comfy.ops
 import comfy.sd
 import node_helpers
 import torch
+
+import nodes
 
 from .models import randomise
 from .video import load
@@ -139,7 +142,70 @@ class TinyHostModel:
     def make(self, host, seed):
         model, channels, width, _, _ = HOSTS[host]
         prompt = torch.randn(1, 8, width, generator=torch.Generator().manual_seed(7))
-        return model(seed), [[prompt, {"pooled_output": torch.zeros(1, 768)}]], tiny_tae(channels)
+        conditioning = [[prompt, {"pooled_output": torch.zeros(1, 768)}]]
+        return model(seed), with_start(conditioning) if host == "wan22_i2v" else conditioning, tiny_tae(channels)
+
+
+class TinyHostLatent:
+    """The host's own empty latent, with sound where it makes sound; or noise whose first frame a mask keeps."""
+
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("LATENT",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"host": (list(HOSTS),), "given": ("BOOLEAN", {"default": False})}}
+
+    def make(self, host, given):
+        latent = empty_latent(host)
+        video = latent["samples"].unbind()[0] if getattr(latent["samples"], "is_nested", False) else latent["samples"]
+        if given:
+            video.copy_(torch.randn(video.shape, generator=torch.Generator().manual_seed(1)))
+            latent["noise_mask"] = torch.ones(1, 1, *video.shape[2:])
+            latent["noise_mask"][:, :, 0] = 0
+        return (latent,)
+
+
+def empty_latent(host: str, frames: int | None = None, size: int | None = None) -> dict[str, Any]:
+    """Of the node that the host's workflows use."""
+    _, _, _, node, length = HOSTS[host]
+    size = size or (64 if host == "ltx2" else 32)  # LTX-2 has 32 px in a latent
+    options = {"width": size, "height": size, "length": frames or length, "batch_size": 1}
+    made = nodes.NODE_CLASS_MAPPINGS[node]
+    latent = made.execute(**options).args[0] if hasattr(made, "execute") else made().generate(**options)[0]
+    if host == "ltx2":
+        from comfy.nested_tensor import NestedTensor
+
+        latent["samples"] = NestedTensor((latent["samples"], torch.zeros(1, 8, 5, 16)))
+    return latent
+
+
+class LookAtLatent:
+    """What a test wants to know of a latent: digests of streams and of the first frame, and whether all is finite."""
+
+    CATEGORY = "tests"
+    FUNCTION = "look"
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"latent": ("LATENT",)}}
+
+    def look(self, latent):
+        samples = latent["samples"]
+        streams = list(samples.unbind()) if getattr(samples, "is_nested", False) else [samples]
+        found = {
+            "streams": [digest(stream) for stream in streams],
+            "first": digest(streams[0][:, :, 0]),
+            "finite": all(bool(stream.isfinite().all()) for stream in streams),
+        }
+        return {"ui": {"text": [json.dumps(found)]}}
+
+
+def digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def with_start(conditioning: Any, frames: int = 1, latents: int = 3, channels: int = 16, size: int = 4) -> Any:
