@@ -19,7 +19,7 @@ from torch import Tensor
 
 from motionprompt_core.commandline import add_command
 from motionprompt_core.estimate.correct import correct
-from motionprompt_core.estimate.steady import steady
+from motionprompt_core.estimate.steady import RADIUS, steady
 from motionprompt_core.estimate.window import MOST
 from motionprompt_core.flow import load_flow_model
 
@@ -103,8 +103,11 @@ def video_rows() -> Iterator[dict[str, Any]]:
 
 
 @functools.cache
-def _tiny(channels: int, *size: int) -> Cost:
-    """A correction, as the nodes make it, of latents (channels, T, h, w) of a tiny autoencoder that compresses time."""
+def _tiny(channels: int, length: int, *size: int) -> Cost:
+    """A correction, as the nodes make it, of latents (channels, T, h, w) of a tiny autoencoder that compresses time.
+
+    Counted on two short videos: each further latent takes as much, and no memory.
+    """
     network = importlib.import_module("comfy.taesd.taehv").TAEHV(channels).to("meta", torch.float16)
     same = {"process_input": lambda x: x, "process_output": lambda x: x}
     vae = SimpleNamespace(first_stage_model=network, device="meta", vae_dtype=torch.float16, **same)
@@ -112,7 +115,14 @@ def _tiny(channels: int, *size: int) -> Cost:
     decoder = pack_module("nodes.host.decode").SliceDecoder(vae, model)
     stream = pack_module("nodes.host.tiny_stream").TinyStream.of(decoder)
     flow = load_flow_model("lucas_kanade_coarse")
-    return measure(lambda: stream.correction(_empty(size[0], channels, *size[1:]), flow, batch=2))[1]
+
+    def counted(latents: int) -> Cost:
+        return measure(lambda: stream.correction(_empty(latents, channels, *size), flow, batch=2))[1]
+
+    # Frames that see as many neighbours as any, in the shorter one already.
+    short = 2 * RADIUS // decoder.factor + 2
+    less, more = counted(short), counted(short + 1)
+    return Cost(less.flops + (length - short) * (more.flops - less.flops), 0.0, more.peak)
 
 
 def _empty(*shape: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scripts.comfy_server import ComfyServer
+from scripts.comfy_server import ComfyExecutionError, ComfyServer
 
 HOSTS = ["wan22", "wan22_i2v", "ltx2", "hunyuan15", "minimax"]
 # ComfyUI itself cannot: it takes the mask's channels for 32 where this model has one.
@@ -51,11 +51,11 @@ class Graph:
         if self.host not in server.object_info("TinyHostModel")["TinyHostModel"]["input"]["required"]["host"][0]:
             pytest.skip(f"this ComfyUI has no {self.host}")
         looks, lines = self._run(server)
-        server.free()  # what is cached as well: the same once more
         assert self._run(server)[0] == looks
         return looks, lines
 
     def _run(self, server: ComfyServer) -> tuple[dict[str, Any], dict[str, list[str]]]:
+        server.free()  # what earlier runs left in the cache as well
         with server.watch() as log:
             result = server.queue(self.nodes)
         looks = {n: json.loads(result.text(n)) for n in self.nodes if n.startswith("look ")}
@@ -125,7 +125,12 @@ def test_two_experts(comfy_server):
 @pytest.mark.parametrize("steps", [2, 4, 8, 20])
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_host(comfy_server, host, steps):
-    check_one_sampler(comfy_server, host, steps)
+    try:
+        check_one_sampler(comfy_server, host, steps)
+    except ComfyExecutionError as error:
+        if "this VAE only decodes in this version of ComfyUI" not in str(error):
+            raise
+        pytest.skip(f"the tiny autoencoder of {host} only decodes in this ComfyUI, and is refused")
 
 
 @pytest.mark.exhaustive
