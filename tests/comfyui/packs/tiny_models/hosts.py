@@ -171,9 +171,8 @@ def empty_latent(host: str, frames: int | None = None, size: int | None = None) 
     """Of the node that the host's workflows use."""
     _, _, _, node, length = HOSTS[host]
     size = size or (64 if host == "ltx2" else 32)  # LTX-2 has 32 px in a latent
-    options = {"width": size, "height": size, "length": frames or length, "batch_size": 1}
-    made = nodes.NODE_CLASS_MAPPINGS[node]
-    latent = made.execute(**options).args[0] if hasattr(made, "execute") else made().generate(**options)[0]
+    made = nodes.NODE_CLASS_MAPPINGS[node].execute(width=size, height=size, length=frames or length)
+    latent = made.args[0]
     if host == "ltx2":
         from comfy.nested_tensor import NestedTensor
 
