@@ -32,7 +32,8 @@ def assert_fits(tiny, model) -> None:
 
 
 def write_gguf(path: Path, architecture: str, network: torch.nn.Module) -> None:
-    """Weights of linear layers in 8 bits, the rest in 32; GGUF has four dimensions at most."""
+    """Weights of linear layers in 8 bits, the rest in 32; GGUF has four dimensions at most. The network is left with
+    the weights that the file has."""
     gguf = pytest.importorskip("gguf", reason="the package gguf is not installed")
     packed = gguf.GGMLQuantizationType.Q8_0
     linear = {f"{name}.weight" for name, m in network.named_modules() if isinstance(m, torch.nn.Linear)}
@@ -43,7 +44,10 @@ def write_gguf(path: Path, architecture: str, network: torch.nn.Module) -> None:
             writer.add_array(f"comfy.gguf.orig_shape.{name}", list(values.shape))
             values = values.reshape(len(values), -1)
         if name in linear and values.shape[-1] % 32 == 0:
-            writer.add_tensor(name, gguf.quants.quantize(values, packed), raw_dtype=packed)
+            quantised = gguf.quants.quantize(values, packed)
+            writer.add_tensor(name, quantised, raw_dtype=packed)
+            with torch.inference_mode():
+                tensor.copy_(torch.from_numpy(gguf.quants.dequantize(quantised, packed)))
         else:
             writer.add_tensor(name, values.copy())
     writer.write_header_to_file()
