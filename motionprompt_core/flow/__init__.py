@@ -1,5 +1,5 @@
 """Optical flow: one module a model, found through the registry in `base`. Every module of this folder is imported, by
-name, so that a new file is found by itself; the first that registers a model has the default."""
+name, so that a new file is found by itself."""
 
 from importlib import import_module
 from pkgutil import iter_modules

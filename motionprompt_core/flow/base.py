@@ -106,6 +106,7 @@ class FlowEntry:
     installed: Callable[[], bool]
 
 
+DEFAULT = "lucas_kanade_coarse"
 _REGISTRY: dict[str, FlowEntry] = {}
 
 Builder = Callable[[Path | None, bool], FlowModel]
@@ -131,7 +132,8 @@ def available_flow_models(files: Collection[str] = ()) -> list[str]:
     Args:
         files: names of weight files that are there; `<name>.safetensors` makes a model available.
     """
-    return [e.name for e in _REGISTRY.values() if f"{e.name}.safetensors" in files or e.installed()]
+    found = [e.name for e in _REGISTRY.values() if f"{e.name}.safetensors" in files or e.installed()]
+    return sorted(found, key=lambda name: name != DEFAULT)
 
 
 def load_flow_model(name: str, path: str | Path | None = None, *, download: bool = False) -> FlowModel:
