@@ -35,6 +35,7 @@ UNCLEAR = "motion is not clear yet"
 OTHER = "a few steps are enough"
 MEMORY = "memory ran out"
 BROKEN = "the VAE or the flow model gave numbers that are not finite"
+LOST = "the model's own estimate is not finite"
 
 
 class Correction(Protocol):
@@ -195,6 +196,12 @@ class EstimateRun:
     def _correction(self, seen: Tensor, x0: Tensor, sigma: float, times: float) -> tuple[str, Tensor | None]:
         """The change of the video in its own shape, to be added `times` now; if there is none, why."""
         step, started = self.tracker.current, time.perf_counter()
+        if not seen.isfinite().all():
+            self.report.note(
+                f"From step {self.part.done + step + 1} on {LOST} (NaN or infinity): the video will be black or noise. "
+                "Load the model in another precision, or look at what else changes it."
+            )
+            return LOST, None
         change = self._solved(seen, self.part.done + step)
         if change is None:
             return MEMORY, None

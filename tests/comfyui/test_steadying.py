@@ -128,6 +128,14 @@ def test_too_little_memory_means_smaller_pieces_and_then_plain(tiny, monkeypatch
     assert torch.equal(plain, tiny.stock(**options))
 
 
+def test_a_model_that_gives_nan_is_named_and_not_the_vae(tiny):
+    model = tiny.model.clone()
+    model.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * float("nan"))
+    _, report = steadied(tiny, model, latent_image=tiny.latent(3, size=32), cfg=1.0)
+    assert not report.steps
+    assert "the model's own estimate is not finite" in report.summary() and "VAE" not in report.summary()
+
+
 @pytest.mark.parametrize("place", ["decoding", "encoding", "the flow model"])
 def test_cancel_stops_within_one_evaluation(tiny, monkeypatch, place):
     import comfy.model_management as management
