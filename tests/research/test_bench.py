@@ -113,4 +113,4 @@ def test_the_page_on_cost_is_made_of_what_was_counted() -> None:
     assert short["TAESD"]["times_plain"][0] < 1.06 and short["TAESD"]["correction_gib"] < 0.3
     assert short["the full VAE"]["times_plain"][0] < 1.5
     tiny = [row for row in rows if row["autoencoder"] == "TAEHV"]
-    assert len(tiny) >= 4 and all(row["times_plain"][0] <= 1.05 and row["beyond_gib"] <= 0.5 for row in tiny)
+    assert len(tiny) == 5 and all(row["times_plain"][0] <= 1.05 and row["beyond_gib"] <= 0.5 for row in tiny)
