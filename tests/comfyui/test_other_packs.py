@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.comfyui.test_lean_models import assert_corrected_alike
+from tests.comfyui.test_steadying import patched
 from tests.comfyui.tiny_family import TinyFamily
 
 
@@ -68,7 +68,18 @@ def test_a_gguf_model(tiny, family, architecture):
     (model,) = tiny.comfy.run("UnetLoaderGGUF", unet_name=path.name)
     assert "GGMLTensor" in {type(weight).__name__ for weight in model.model.diffusion_model.parameters()}
     assert_fits(video, model)
-    assert_corrected_alike(video, model, video.model)
+    steady, _, steps = corrected(video, model)
+    plain_steady, plain_bare, plain_steps = corrected(video, video.model)
+    assert steps == plain_steps != []
+    # The pack's layers round to half precision, and the masks on random pictures switch: 4.6 % of it for Wan.
+    assert float((steady - plain_steady).norm()) < 0.1 * float((plain_steady - plain_bare).norm())
+
+
+def corrected(video, model):
+    """Latents with the estimate corrected and without, and the steps that were."""
+    steadied, report = patched(video, model)
+    steady = video.stock(model=steadied)
+    return steady, video.stock(model=model), [step.step for step in report.steps]
 
 
 def test_ip_adapter(tiny):
