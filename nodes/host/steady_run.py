@@ -28,9 +28,13 @@ from .tiny_stream import TinyStream
 from .whole_schedule import part_of
 
 NOTHING = 1e-3  # times a correction that are not worth a change
+# Times a correction at most in a later step. Samplers that need more of it, in their last steps but one, throw the
+# picture about: res_multistep_cfg_pp -8 times. Those with a memory of the usual kind need up to 2.4.
+HELD = 3.0
 # Why a step was not corrected.
 UNSEEN = "its estimate never came by: the guider or the sampler evaluates the model in a way of its own"
 LEAPT = "the sampler leapt over it"
+OVERSHOT = "the sampler would overshoot"
 UNCLEAR = "motion is not clear yet"
 OTHER = "a few steps are enough"
 MEMORY = "memory ran out"
@@ -167,7 +171,9 @@ class EstimateRun:
         noise = sigma / max(_signal(self.guider.inner_model.model_sampling)(sigma), 1e-3)
         reason, change = self._against(step), None
         times = hand_over(self.responses.arrives, self.tracker.current)
-        if self.window.wants(step, noise, seen):
+        if max((abs(later) for later in times[self.tracker.current + 1 :]), default=0.0) > HELD:
+            reason = OVERSHOT
+        elif self.window.wants(step, noise, seen):
             reason, change = self._correction(seen, x0, sigma, times[self.tracker.current])
         if change is None:
             self.report.left[step] = reason
