@@ -52,11 +52,11 @@ class TinyStream:
         self.h3 = getattr(self.network, "is_h3", False)
 
     @classmethod
-    def of(cls, decoder: object) -> TinyStream | None:
-        """That of a decoder; None if its VAE is no tiny video autoencoder whose every block is known."""
-        if not isinstance(decoder, SliceDecoder) or type(decoder.decode.vae.first_stage_model) is not TAEHV:
+    def of(cls, decoder: Any) -> TinyStream | None:
+        """That of a family's decoder; None if its VAE is no tiny video autoencoder whose every block is known."""
+        network, (at_once, _) = decoder.decode.vae.first_stage_model, decoder.pieces[0]
+        if type(network) is not TAEHV or at_once is not None:  # one for pictures takes some at a time
             return None
-        network = decoder.decode.vae.first_stage_model
         known = all(isinstance(block, BLOCKS) for block in (*network.encoder, *network.decoder))
         return cls(decoder) if known else None
 
