@@ -128,7 +128,8 @@ def test_ci_calls_the_test_command(repo_root: Path) -> None:
 
 
 CHILD = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and hands that on
 folder = pathlib.Path(sys.argv[1])
 folder.mkdir()
 try:
@@ -140,7 +141,8 @@ except KeyboardInterrupt:
     sys.exit(130)
 """
 PARENT = """
-import importlib.util, sys
+import importlib.util, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 spec = importlib.util.spec_from_file_location("run_under_test", "run.py")
 run = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(run)

@@ -23,7 +23,8 @@ def cost_line(run: GuidedRun, num_steps: int) -> str:
     pair = family.pair_cost(run.guidance.vae) * (1 + flows) / 2 + run.guidance.flow.module.cost * flows
     evaluated = frames  # by the denoiser; where windows overlap, more than there are
     if windows is not None:
-        evaluated = windows.length * math.ceil((frames - windows.overlap) / max(1, windows.length - windows.overlap))
+        stride = max(1, windows.length - windows.overlap)
+        evaluated = windows.length * max(1, math.ceil((frames - windows.overlap) / stride))
 
     def costs(checkpointed: bool) -> str:
         ratio = cost_ratio(

@@ -43,6 +43,12 @@ def test_more_frames_than_the_context_window(tiny_ade, version):
     assert tiny_ade.checkpointing_error(model=model, latent_image=latent, pairs=4) < 1e-4
 
 
+def test_a_video_no_longer_than_the_windows_overlap(tiny_ade):
+    """What it costs was divided by no windows."""
+    model = tiny_ade.animatediff("v2", context_length=4)
+    assert tiny_ade.guided(model=model, latent_image=tiny_ade.latent(frames=2))[1].guided == [0, 1]
+
+
 @pytest.mark.parametrize("order", ["outer", "inner"])
 def test_each_freeinit_pass_is_guided(tiny_ade, order):
     (passes,) = tiny_ade.comfy.run(
