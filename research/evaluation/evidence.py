@@ -20,6 +20,7 @@ TITLES = {
     "modes": "What the ways to save cost in quality",
     "estimate": "Correcting the estimate",
     "estimate_peers": "Correcting the estimate, and everything else",
+    "estimate_place": "The loss, the place and the judge",
     "estimate_8": "Correcting the estimate in 8 steps",
     "estimate_4": "Correcting the estimate in 4 steps",
 }
