@@ -68,7 +68,7 @@ def test_and_would_not_without_their_memory(video, cut_off):
     assert worst_slope(video) > 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_self_check_agrees(video):
     assert verdict(check(video)) == "agrees"
 

@@ -32,7 +32,9 @@ def test_all_samplers_and_schedulers_are_finite(tiny, family):
 
     video = native(tiny, family)
     latent, names = video.latent(2, size=16), comfy.samplers.KSampler
-    runs = [(sampler, "simple") for sampler in names.SAMPLERS if sampler != "dpm_adaptive"]  # as long as it likes
+    # dpm_adaptive takes as long as it likes; what is "_gpu" draws its noise elsewhere
+    left_out = [each for each in names.SAMPLERS if each == "dpm_adaptive" or each.endswith("_gpu")]
+    runs = [(sampler, "simple") for sampler in names.SAMPLERS if sampler not in left_out]
     runs += [("euler", each) for each in names.SCHEDULERS]
     bad = []
     for sampler, scheduler in runs:
