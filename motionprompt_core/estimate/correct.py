@@ -132,12 +132,11 @@ def hand_over(arrives: Tensor, step: int) -> list[float]:
 
     Euler's needs it once. A sampler with a memory is given a part of it again, or the opposite, until it has forgotten.
     """
-    handed = [0.0] * len(arrives)
-    handed[step] = factor(float(arrives[step, step]))
-    arrived = handed[step] * float(arrives[step, step])
+    arrives, handed = arrives.double(), torch.zeros(len(arrives), dtype=torch.float64)
+    takes = arrives.diagonal().tolist()
+    handed[step] = factor(takes[step])
+    arrived = handed[step] * takes[step]
     for j in range(step + 1, len(arrives)):
-        lacking = arrived - sum(float(arrives[j, k]) * handed[k] for k in range(step, j))
-        takes = float(arrives[j, j])
-        if takes > 1 / MOST:
-            handed[j] = max(-MOST, min(MOST, lacking / takes))
-    return handed
+        if takes[j] > 1 / MOST:
+            handed[j] = ((arrived - arrives[j, step:j] @ handed[step:j]) / takes[j]).clamp(-MOST, MOST)
+    return handed.tolist()

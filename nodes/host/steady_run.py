@@ -169,7 +169,7 @@ class EstimateRun:
         step = self.part.done + self.tracker.current
         seen = self.decoder.frames_first(self.streams.video(self._with_given(x0)))
         noise = sigma / max(_signal(self.guider.inner_model.model_sampling)(sigma), 1e-3)
-        reason, change = self._against(step), None
+        reason, change = OTHER if self.window.corrected else UNCLEAR, None
         times = hand_over(self.responses.arrives, self.tracker.current)
         if max((abs(later) for later in times[self.tracker.current + 1 :]), default=0.0) > HELD:
             reason = OVERSHOT
@@ -183,13 +183,9 @@ class EstimateRun:
 
     def _due(self) -> Tensor | None:
         """What the estimates of this step are changed by: its own correction, and what earlier ones need."""
-        changes = [(change, times[self.tracker.current]) for change, times in self.handed]
-        due = [times * change for change, times in changes if abs(times) > NOTHING]
+        step = self.tracker.current
+        due = [times[step] * change for change, times in self.handed if abs(times[step]) > NOTHING]
         return sum(due[1:], start=due[0]) if due else None
-
-    def _against(self, step: int) -> str:
-        """Why the window may not want a step."""
-        return OTHER if self.window.corrected else UNCLEAR
 
     def _with_given(self, x0: Tensor) -> Tensor:
         """The estimate as the sampler will have it: what a mask keeps is the given latents'."""
