@@ -34,7 +34,7 @@ class LoadVideoCheckpoint(io.ComfyNode):
                     "name",
                     options=folders.video_files(),
                     tooltip="A .safetensors file from models/checkpoints or models/diffusion_models. For an official "
-                    ".pt or .ckpt file: python -m motionprompt_core convert FILE.",
+                    ".pt or .ckpt file: python -m motionprompt_tools convert FILE.",
                 ),
                 make(
                     io.Combo.Input,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from motionprompt_core.commandline import run_commands
+from motionprompt_tools.commandline import run_commands
 
 from .cost import commands as cost
 from .cost import estimate, video_models

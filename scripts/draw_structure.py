@@ -16,8 +16,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "images" / "structure.png"
-SOURCES = ("nodes", "motionprompt_core", "research")
-COLOURS = {"nodes": "#a1c9a1", "motionprompt_core": "#a9c4de", "research": "#e6cf9c"}
+SOURCES = ("nodes", "motionprompt_core", "motionprompt_tools", "research")
+COLOURS = {"nodes": "#a1c9a1", "motionprompt_core": "#a9c4de", "motionprompt_tools": "#cbb7d9", "research": "#e6cf9c"}
 COMMANDS = ("/__main__", "/commandline")
 Room = str
 
@@ -27,7 +27,7 @@ def room_of(module: str) -> Room:
     parts = module.split(".")
     if parts[0] == "nodes":
         return "nodes/host" if parts[1:2] == ["host"] else "nodes"
-    return "/".join(parts[:2])
+    return parts[0] if parts[0] == "motionprompt_tools" else "/".join(parts[:2])
 
 
 def modules() -> dict[str, Path]:
@@ -61,7 +61,8 @@ def rooms() -> tuple[dict[Room, int], dict[Room, set[Room]]]:
         lines[room] = lines.get(room, 0) + len(path.read_text(encoding="utf-8").splitlines())
         arrows.setdefault(room, set()).update({room_of(other) for other in imported(name, path, known)} - {room})
     # Not the packages around them, nor the command lines, which import what they offer.
-    kept = {room for room in lines if ("/" in room or room == "nodes") and not room.endswith(COMMANDS)}
+    alone = ("nodes", "motionprompt_tools")
+    kept = {room for room in lines if ("/" in room or room in alone) and not room.endswith(COMMANDS)}
     return {room: lines[room] for room in kept}, {room: arrows[room] & kept for room in kept}
 
 
@@ -120,14 +121,14 @@ def draw(path: Path) -> None:
         colour = COLOURS[(source or room).split("/")[0]]
         shape = {"boxstyle": "round,pad=0.008", "mutation_aspect": height, "facecolor": colour, "edgecolor": "#555555"}
         axes.add_patch(FancyBboxPatch((x - 0.05, y - 0.18), 0.1, 0.36, zorder=2, **shape))
-        title = room if source in ("", "nodes") else name
+        title = room.removeprefix("motionprompt_") if source in ("", "nodes") else name
         axes.text(x, y, f"{title}\n{lines[room] / 1000:.1f}k lines", ha="center", va="center", fontsize=8, zorder=3)
     for room, others in direct(arrows).items():
         (x, y), arrow = centre[room], {"arrowstyle": "-|>", "lw": 0.9, "color": COLOURS[room.split("/")[0]]}
         for other in others:
             to_x, to_y = centre[other]
             axes.annotate("", (to_x, to_y + 0.24), (x, y - 0.24), arrowprops=arrow, zorder=1)
-    for source, x in (("nodes", 0.02), ("motionprompt_core", 0.09), ("research", 0.68)):
+    for source, x in (("nodes", 0.02), ("motionprompt_core", 0.09), ("motionprompt_tools", 0.26), ("research", 0.68)):
         axes.text(x, height - 0.5, f"{source}/", backgroundcolor=COLOURS[source], fontsize=9, va="center")
     axes.set(xlim=(0, 1), ylim=(-0.5, height - 0.2))
     axes.axis("off")

@@ -54,7 +54,7 @@ def command(folder: Path, name: str, epochs: int) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "motionprompt_core",
+        "motionprompt_tools",
         "train-discriminator",
         "--real",
         str(folder / "real"),

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from motionprompt_core.demo.render_clips import render_clips
+from motionprompt_tools.render_clips import render_clips
 
 from .comfy_server import ComfyServer
 from .workflow import Prompt, find_nodes, load_workflow, set_inputs, ui_to_api

@@ -6,7 +6,7 @@ from .workflow_notes import JUDGE_NOTE, SLIDERS_NOTE
 
 _CONVERT = """The official file is a pickle, which ComfyUI should not open. In the pack's folder, with ComfyUI's Python:
 
-`python -m motionprompt_core convert {file}`
+`python -m motionprompt_tools convert {file}`
 
 writes a .safetensors file of half the size; rename it to *{name}* and put it into `models/checkpoints`."""
 
@@ -47,7 +47,7 @@ VIDEOCRAFTER2 = _note(
 _DYNAMICRAFTER = (
     _CORE,
     "Licence: Apache 2.0, with a disclaimer on its page. An official .ckpt file works too, after "
-    "`python -m motionprompt_core convert model.ckpt`.",
+    "`python -m motionprompt_tools convert model.ckpt`.",
     "**16 frames, no more and no fewer**: with any other number the model reads its image in a way that it was not "
     "trained on. The video is saved at 8 frames a second.",
 )

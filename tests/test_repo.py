@@ -17,7 +17,8 @@ if sys.version_info >= (3, 11):
 else:
     import pip._vendor.tomli as tomllib
 
-PACK = ("motionprompt_core", "nodes")
+PACK = ("motionprompt_core", "nodes")  # what ComfyUI loads
+PUBLISHED = (*PACK, "motionprompt_tools")
 BINARY = {".safetensors", ".jpg", ".png", ".webp", ".gif", ".npz", ".mp4", ".pt"}
 MAX_LINES = 350
 MAX_FUNCTION = 60
@@ -73,7 +74,7 @@ def test_python_sources_are_ascii() -> None:
 
 
 def test_files_are_short() -> None:
-    lengths = {where(path, 1): len(path.read_text().splitlines()) for path in python_files(*PACK)}
+    lengths = {where(path, 1): len(path.read_text().splitlines()) for path in python_files(*PUBLISHED)}
     too_long = {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
     assert not too_long, too_long
 
@@ -91,7 +92,7 @@ def test_core_never_imports_comfyui() -> None:
 
 def test_nothing_is_imported_upwards_in_a_string() -> None:
     """The core and the host name no module outside of themselves that a reader of imports would not see."""
-    ours = ("research", "scripts", "tests", "benchmarks", "motionprompt_core")
+    ours = ("research", "scripts", "tests", "benchmarks", "motionprompt_core", "motionprompt_tools")
     bad = []
     for path in python_files(*PACK):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -142,7 +143,7 @@ def test_no_two_modules_import_each_other() -> None:
 def test_functions_are_short() -> None:
     """A function does one thing; a node's list of inputs is no function but a table."""
     bad = []
-    for path in python_files(*PACK):
+    for path in python_files(*PUBLISHED):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name != "define_schema":
                 body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -155,8 +156,18 @@ def test_imports_inside_the_pack_are_relative() -> None:
     bad = []
     for path in [*python_files(*PACK), ROOT / "__init__.py"]:
         if path.is_file():
-            own = ("motionprompt_core", "scripts", "tests", "nodes.host")
+            own = ("motionprompt_core", "motionprompt_tools", "scripts", "tests", "nodes.host")
             bad += [where(path, line) for level, module, line in imports(path) if level == 0 and module.startswith(own)]
+    assert not bad, bad
+
+
+def test_the_tools_stand_on_the_core_alone() -> None:
+    """A user runs them without ComfyUI, and without what is not published."""
+    bad = []
+    for path in python_files("motionprompt_tools"):
+        for level, module, line in imports(path):
+            above = module.split(".")[0] in ("nodes", "research", "scripts", "tests")
+            bad += [where(path, line)] if above or level > 1 else []
     assert not bad, bad
 
 
@@ -192,7 +203,7 @@ def test_only_what_comfyui_brings_is_imported_at_the_top() -> None:
 
 def test_no_eval_exec_or_pip_in_the_pack() -> None:
     bad = []
-    for path in [*python_files(*PACK), ROOT / "__init__.py"]:
+    for path in [*python_files(*PUBLISHED), ROOT / "__init__.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if path.is_file() else []:
             called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec")
             if called:

@@ -6,28 +6,15 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from . import world
-
 START, END = "<start>", "<end>"
 SYNTAX = ("a", "an", "the", "moving", "standing", "at", "on", "over", "and", "very", "video", "motion", "of", "with")
+# What the sprite world's captions say, see motionprompt_tools/world.py.
+WORLD = (
+    "circle square triangle star red green blue yellow purple orange sand grass night snow left right up down still "
+    "smooth steady shaky flickering authentic realistic beautiful natural detailed vivid clear cinematic"
+).split()
 UNKNOWN = tuple(f"<unknown{i}>" for i in range(16))  # a word that is not in the vocabulary falls into one of these
-VOCABULARY: dict[str, int] = {
-    word: index
-    for index, word in enumerate(
-        (
-            START,
-            END,
-            *SYNTAX,
-            *world.SHAPES,
-            *world.COLOURS,
-            *world.GROUNDS,
-            *world.DIRECTIONS,
-            *world.QUALITY_WORDS,
-            *world.FILLER_WORDS,
-            *UNKNOWN,
-        )
-    )
-}
+VOCABULARY: dict[str, int] = {word: index for index, word in enumerate((START, END, *SYNTAX, *WORLD, *UNKNOWN))}
 MAX_LENGTH = 24
 
 

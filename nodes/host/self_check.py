@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ...motionprompt_core.guidance.decoding import count_frames, decode_frames
-from ...motionprompt_core.guidance.gradcheck import Agreement, check_gradient, check_part
 from ...motionprompt_core.guidance.losses import TERMS
 from ...motionprompt_core.guidance.objective import NonFiniteError, objective
 from ...motionprompt_core.guidance.optimise import PromptOptimiser
@@ -24,6 +23,7 @@ from ...motionprompt_core.guidance.view import GuidedModel, View
 from . import machine
 from .comfy_types import Conditioning, Patcher, Vae, cfg_of
 from .conds import find_prompts, plain_conds, resolved
+from .gradient_check import Agreement, check_gradient, check_part
 from .guidance import Guidance
 from .guidance_run import GuidedRun
 from .models import ManagedModel

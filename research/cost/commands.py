@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from motionprompt_core.commandline import add_command
 from motionprompt_core.guidance.modes import COMPUTE_MODES
 from motionprompt_core.media.figure import new_figure, save
+from motionprompt_tools.commandline import add_command
 
 from . import animatediff, demo
 from .measure import fused_attention

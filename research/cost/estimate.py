@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motionprompt_core.commandline import add_command
 from motionprompt_core.estimate.correct import correct
 from motionprompt_core.estimate.steady import RADIUS, steady
 from motionprompt_core.estimate.window import MOST
 from motionprompt_core.flow import load_flow_model
+from motionprompt_tools.commandline import add_command
 
 from . import animatediff
 from .animatediff import AnimateDiffShapes, pack_module

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from motionprompt_core.demo import world
 from motionprompt_core.guidance.autograd import constant_layers
 from motionprompt_core.guidance.objective import objective
 from motionprompt_core.guidance.optimise import PromptOptimiser
@@ -30,6 +29,7 @@ from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.settings import MODES, GuidanceSettings
 from motionprompt_core.guidance.tokens import LearnableTokens
 from motionprompt_core.guidance.view import GuidedModel, View
+from motionprompt_tools import world
 
 from ..demo.pipeline import DemoPipeline, load_pipeline
 

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from motionprompt_core.demo import world
 from motionprompt_core.flow.rife import RifeFlow
 from motionprompt_core.guidance.objective import objective
 from motionprompt_core.guidance.pairs import draw_pairs
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.guidance.view import GuidedModel, View
+from motionprompt_tools import world
 
 from ..demo.pipeline import DemoPipeline, load_pipeline
 from .fidelity import FIRST_SEED, STEPS, WORDS, Moment

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from motionprompt_core.commandline import add_command
 from motionprompt_core.guidance.autograd import constant_layers
+from motionprompt_tools.commandline import add_command
 from scripts.locate import comfyuis
 
 from .animatediff import import_comfyui, pack_module

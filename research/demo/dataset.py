@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from motionprompt_core.demo import world
+from motionprompt_tools import world
 
 from . import train_autoencoder
 

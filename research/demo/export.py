@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from motionprompt_core.demo import world
 from motionprompt_core.demo.autoencoder import Autoencoder
 from motionprompt_core.demo.checkpoint import FORMAT
+from motionprompt_tools import world
 
 from . import train_autoencoder
 from .networks import TextToVideo

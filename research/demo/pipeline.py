@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from motionprompt_core.demo import text, world
+from motionprompt_core.demo import text
 from motionprompt_core.demo.checkpoint import DemoWeights, load_demo_weights
 from motionprompt_core.demo.unet import alphas_cumprod
 from motionprompt_core.discriminator.model import FlowDiscriminator, load_discriminator
@@ -25,6 +25,7 @@ from motionprompt_core.guidance.schedule import guided_steps
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.guidance.tokens import LearnableTokens
 from motionprompt_core.guidance.view import GuidedModel
+from motionprompt_tools import world
 
 from .networks import TextEncoder, tokenize
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from motionprompt_core.demo import world
 from motionprompt_core.demo.autoencoder import Autoencoder
+from motionprompt_tools import world
 
 CROP = 64
 

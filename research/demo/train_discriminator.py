@@ -18,13 +18,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.discriminator.model import DiscriminatorConfig, save_discriminator
 from motionprompt_core.discriminator.train import ROBUST, TrainingResult, train_discriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.media.files import write_safetensors
+from motionprompt_tools import world
 
 from .pipeline import DemoPipeline
 

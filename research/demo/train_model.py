@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from motionprompt_core.demo import world
 from motionprompt_core.demo.unet import alphas_cumprod
+from motionprompt_tools import world
 
 from . import dataset
 from .networks import TextToVideo, tokenize

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from motionprompt_core.demo import text, world
+from motionprompt_core.demo import text
+from motionprompt_tools import world
 
 from .networks import TextEncoder, tokenize
 

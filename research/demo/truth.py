@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from motionprompt_core.demo import world
+from motionprompt_tools import world
 
 WINDOW = 112  # side of the square around the sprite in which its shape is looked for, px
 RADII = tuple(range(16, 41))

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import DemoWeights
 from motionprompt_core.discriminator.model import FlowDiscriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.guidance.report import StepReport
 from motionprompt_core.guidance.settings import GuidanceSettings
+from motionprompt_tools import world
 
 from ..demo.pipeline import DemoPipeline
 

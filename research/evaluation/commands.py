@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from motionprompt_core.commandline import add_command
 from motionprompt_core.guidance.settings import GuidanceSettings
+from motionprompt_tools.commandline import add_command
 
 from .arms import Arm
 from .evidence import FOLDER, write_evidence

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from motionprompt_core.demo import world
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.metrics.measure import measure_video
+from motionprompt_tools import world
 
 from ..demo import truth
 from .arms import fixed_word

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.discriminator.model import load_discriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.metrics.measure import measure_video
 from motionprompt_core.metrics.video import flow_scores, video_flow
+from motionprompt_tools import world
 
 from ..demo import truth
 from .arms import Arm, Networks, clip_of

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.discriminator.clips import compressed
 from motionprompt_core.flow import available_flow_models, load_flow_model
@@ -26,6 +25,7 @@ from motionprompt_core.flow.base import FlowModel
 from motionprompt_core.guidance.pairs import ends
 from motionprompt_core.media.files import write_safetensors
 from motionprompt_core.media.video import read_video
+from motionprompt_tools import world
 
 from ..demo.pipeline import DemoPipeline
 from .faults import TRAINED, apply_fault, blob, displace

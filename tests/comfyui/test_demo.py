@@ -8,6 +8,7 @@ import torch
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.estimate.steady import steady
 from motionprompt_core.flow import load_flow_model
+from motionprompt_tools import world
 from research.demo.pipeline import DemoPipeline
 
 pytestmark = pytest.mark.every_version
@@ -69,7 +70,6 @@ def test_model_predicts_what_it_predicts_outside(comfy, demo, pipeline):
 
 
 def test_vae_decodes_what_it_encodes(comfy, demo):
-    world = comfy.module("motionprompt_core.demo.world")
     video = world.render(world.random_clip(torch.Generator().manual_seed(1), 0.0))[0][:3].movedim(1, -1)
     (latent,) = comfy.run("VAEEncode", vae=demo[2], pixels=video)
     assert latent["samples"].shape == (3, 4, 16, 16)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from motionprompt_core.demo.world import random_clip, render
+from motionprompt_tools.world import random_clip, render
 from scripts.comfy_server import ComfyExecutionError, ComfyInterrupted, ComfyServer
 from tests.comfyui.guidance import shared_out
 

@@ -9,9 +9,9 @@ from fractions import Fraction
 import pytest
 import torch
 
-from motionprompt_core.__main__ import main
 from motionprompt_core.media.ops import gaussian_blur
 from motionprompt_core.media.video import read_video, write_video
+from motionprompt_tools.__main__ import main
 
 
 @pytest.fixture(scope="module")

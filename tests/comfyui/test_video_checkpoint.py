@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from motionprompt_tools.convert import convert
 from tests.comfyui.video_models import FAMILIES, VideoModels, encoders_state
 
 pytestmark = pytest.mark.inprocess
@@ -268,7 +269,7 @@ def test_files_that_are_none(video, states, tmp_path):
     load = video.module("video_unet.loading").load_video_checkpoint
     pickled, truncated, text = (tmp_path / name for name in ("a.ckpt", "b.safetensors", "c.safetensors"))
     torch.save({"state_dict": states["lavie"]}, pickled)
-    with pytest.raises(ValueError, match="a.ckpt is a pickle.*python -m motionprompt_core convert a.ckpt"):
+    with pytest.raises(ValueError, match="a.ckpt is a pickle.*python -m motionprompt_tools convert a.ckpt"):
         load(pickled)
     save_file(states["lavie"], truncated)
     truncated.write_bytes(truncated.read_bytes()[: truncated.stat().st_size // 2])
@@ -283,7 +284,6 @@ def test_files_that_are_none(video, states, tmp_path):
 
 def test_converted_official_files_load(video, states, tmp_path):
     """The pickle as published, through the converter, into a model."""
-    convert = video.comfy.module("motionprompt_core.media.convert").convert
     pickled, path = tmp_path / "model.ckpt", tmp_path / "model.safetensors"
     torch.save({"module": {f"_forward_module.{k}": v for k, v in states["videocrafter"].items()}}, pickled)
     convert(pickled, path)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from motionprompt_core.demo.render_clips import render_clips
-from motionprompt_core.demo.world import random_clip, render
+from motionprompt_tools.render_clips import render_clips
+from motionprompt_tools.world import random_clip, render
 from scripts.make_workflows import WRITERS, build
 from scripts.workflow import WorkflowError, find_nodes, load_workflow, set_inputs, ui_to_api
 from tests.comfyui.guidance import set_guidance

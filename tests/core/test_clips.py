@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from motionprompt_core.__main__ import main
 from motionprompt_core.discriminator.cache import STILL, cached_flows, check_distinct
 from motionprompt_core.discriminator.clips import (
     ClipSettings,
@@ -28,6 +27,7 @@ from motionprompt_core.discriminator.model import DiscriminatorConfig, load_disc
 from motionprompt_core.discriminator.train import train_discriminator
 from motionprompt_core.flow.raft import RaftFlow
 from motionprompt_core.media.video import write_video
+from motionprompt_tools.__main__ import main
 from tests.gradient_flow import GradientFlow
 
 SETTINGS = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)
@@ -293,7 +293,7 @@ def test_other_weights_of_a_flow_model_make_other_flows(tmp_path):
 def test_a_name_that_the_console_lacks_does_not_lose_the_result(tmp_path):
     """Output that is redirected on Windows has a code page's encoding."""
     write_video(drifting(6, 1), tmp_path / "\u4e2d.mp4")
-    command = ["-m", "motionprompt_core", "metrics", str(tmp_path / "\u4e2d.mp4"), "--flow-model", "lucas_kanade"]
+    command = ["-m", "motionprompt_tools", "metrics", str(tmp_path / "\u4e2d.mp4"), "--flow-model", "lucas_kanade"]
     result = subprocess.run(
         [sys.executable, *command],
         capture_output=True,

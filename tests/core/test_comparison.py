@@ -7,12 +7,12 @@ import json
 import pytest
 import torch
 
-from motionprompt_core.__main__ import main
 from motionprompt_core.media.ops import gaussian_blur
 from motionprompt_core.media.video import write_video
 from motionprompt_core.metrics.comparison import Clip, differences, draw, table, to_dict
 from motionprompt_core.metrics.consistency import consistency, frame_consistency
 from motionprompt_core.metrics.measure import measure_video
+from motionprompt_tools.__main__ import main
 from tests.gradient_flow import GradientFlow
 
 TEMPORAL = {

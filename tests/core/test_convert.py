@@ -1,4 +1,4 @@
-"""`python -m motionprompt_core convert`: official pickles into safetensors, and nothing that could run code."""
+"""`python -m motionprompt_tools convert`: official pickles into safetensors, and nothing that could run code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from motionprompt_core.__main__ import main
+from motionprompt_tools.__main__ import main
 
 WEIGHTS = {"model.diffusion_model.out.weight": torch.randn(4, 3), "first_stage_model.bias": torch.ones(3)}
 SCHEDULE = {"scale_arr": torch.linspace(1, 0.7, 10)}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from motionprompt_core.demo.world import random_clip, render
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.metrics.faults import colour_drift, flash, frame_colours, freeze
 from motionprompt_core.metrics.measure import TemporalMetrics, measure_video
+from motionprompt_tools.world import random_clip, render
 from tests.core.test_metrics import moving_clip
 
 FRAMES, AT = 24, 13

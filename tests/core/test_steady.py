@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from motionprompt_core.demo import world
 from motionprompt_core.estimate.paths import Paths
 from motionprompt_core.estimate.steady import fit_weights, steady, steady_parts
 from motionprompt_core.flow import load_flow_model
+from motionprompt_tools import world
 from research.demo import truth
 
 FRAMES = 12

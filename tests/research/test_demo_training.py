@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from motionprompt_core.demo import checkpoint, world
+from motionprompt_core.demo import checkpoint
 from motionprompt_core.demo.autoencoder import Autoencoder
+from motionprompt_tools import world
 from research.demo import dataset, export, train_autoencoder, train_discriminator, train_model, train_text, tweedie
 from research.demo.pipeline import DemoPipeline
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from motionprompt_core.demo import text, world
+from motionprompt_core.demo import text
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.guidance.settings import GuidanceSettings
+from motionprompt_tools import world
 from research.demo import truth
 from research.demo.networks import tokenize
 from research.demo.pipeline import DemoPipeline

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from motionprompt_core.demo import world
 from motionprompt_core.demo.checkpoint import load_demo_weights
 from motionprompt_core.discriminator.clips import Frames
 from motionprompt_core.discriminator.model import load_discriminator
@@ -13,6 +12,7 @@ from motionprompt_core.discriminator.train import auroc
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.media.files import write_safetensors
 from motionprompt_core.media.ops import gaussian_blur
+from motionprompt_tools import world
 from research.demo import truth
 from research.demo.pipeline import DemoPipeline
 from research.general import data as general_data

@@ -14,6 +14,8 @@ def test_rooms_stand_above_what_they_import():
     assert found["nodes"] > found["nodes/host"] > found["motionprompt_core/guidance"] > found["motionprompt_core/media"]
     core = [others for room, others in arrows.items() if room.startswith("motionprompt_core")]
     assert not [other for others in core for other in others if not other.startswith("motionprompt_core")]
+    tools = {other for room, others in arrows.items() if room.startswith("motionprompt_tools") for other in others}
+    assert tools and not [other for other in tools if not other.startswith(("motionprompt_core", "motionprompt_tools"))]
     assert lines["nodes/host"] > 1000
 
 

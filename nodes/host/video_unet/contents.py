@@ -118,7 +118,7 @@ def _header(path: Path) -> tuple[dict[str, tuple[int, ...]], float | None]:
         if file.read(4).startswith(PICKLE_STARTS):
             raise ValueError(
                 f"{LOADER}: {path.name} is a pickle (.pt, .pth or .ckpt content), which can run code and is not "
-                f"opened. Convert it once: python -m motionprompt_core convert {path.name}"
+                f"opened. Convert it once: python -m motionprompt_tools convert {path.name}"
             )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

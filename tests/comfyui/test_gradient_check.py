@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from motionprompt_core.guidance.gradcheck import check_gradient, check_part
-
+pytestmark = pytest.mark.inprocess
 WEIGHT = torch.randn(40, 40, generator=torch.Generator().manual_seed(1)) / 40**0.5
+
+
+@pytest.fixture(scope="module")
+def gradients(comfy):
+    return comfy.module("nodes.host.gradient_check")
 
 
 class Wrong(torch.autograd.Function):
@@ -59,20 +63,20 @@ def seeded(seed=0):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_right_gradient_agrees(seed):
-    found = check_part(layers, at(), seeded(seed))
+def test_a_right_gradient_agrees(gradients, seed):
+    found = gradients.check_part(layers, at(), seeded(seed))
     assert found.verdict == "agrees" and found.error < 1e-3 and found.resolution < 0.01
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("seed", range(3))
-def test_a_fault_is_found(fault, seed):
-    found = check_part(lambda given: layers(given, FAULTS[fault]), at(), seeded(seed))
+def test_a_fault_is_found(gradients, fault, seed):
+    found = gradients.check_part(lambda given: layers(given, FAULTS[fault]), at(), seeded(seed))
     assert found.verdict == "disagrees" and found.error > 0.02
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])
-def test_a_gradient_that_is_given(fault):
+def test_a_gradient_that_is_given(gradients, fault):
     """Along itself a gradient of which nine tenths are missing agrees; the random lines show it."""
     (x,) = at()
 
@@ -82,39 +86,39 @@ def test_a_gradient_that_is_given(fault):
     (gradient,) = torch.autograd.grad(loss([x.requires_grad_()]), x)
     if fault is not None:
         gradient = FAULTS[fault](gradient)
-    found = check_gradient(loss, [x], [gradient], seeded())
+    found = gradients.check_gradient(loss, [x], [gradient], seeded())
     assert found.verdict == ("agrees" if fault is None else "disagrees")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_judged_by_its_own_rounding(dtype):
+def test_half_precision_is_judged_by_its_own_rounding(gradients, dtype):
     for seed in range(3):
-        right = check_part(lambda given: layers(given, dtype=dtype), at(), seeded(seed), half=True)
+        right = gradients.check_part(lambda given: layers(given, dtype=dtype), at(), seeded(seed), half=True)
         assert right.verdict == "agrees", right
-        wrong = check_part(lambda given: layers(given, first_tenth, dtype), at(), seeded(seed), half=True)
+        wrong = gradients.check_part(lambda given: layers(given, first_tenth, dtype), at(), seeded(seed), half=True)
         assert wrong.verdict == "disagrees", wrong
 
 
-def test_where_rounding_hides_everything_it_says_so():
+def test_where_rounding_hides_everything_it_says_so(gradients):
     """A large constant leaves nothing of the small part that depends on the input."""
-    found = check_part(lambda given: [(layers(given)[0] * 1e-3 + 100).half()], at(), seeded(), half=True)
+    found = gradients.check_part(lambda given: [(layers(given)[0] * 1e-3 + 100).half()], at(), seeded(), half=True)
     assert found.verdict == "cannot tell"
 
 
-def test_a_model_that_is_not_deterministic_is_told_by_its_noise():
+def test_a_model_that_is_not_deterministic_is_told_by_its_noise(gradients):
     noise = seeded(9)
 
     def noisy(given):
         return [layers(given)[0] + 0.5 * torch.randn(6, 40, generator=noise)]
 
-    assert check_part(noisy, at(), seeded()).verdict == "cannot tell"
+    assert gradients.check_part(noisy, at(), seeded()).verdict == "cannot tell"
 
 
-def test_what_changes_nothing_cannot_be_told():
-    found = check_part(lambda given: [torch.ones(3)], at(), seeded())
+def test_what_changes_nothing_cannot_be_told(gradients):
+    found = gradients.check_part(lambda given: [torch.ones(3)], at(), seeded())
     assert found.verdict == "cannot tell" and "changes nothing" in found.remark
 
 
-def test_several_inputs_of_which_one_is_not_used():
-    found = check_part(lambda given: layers(given[:1]), [*at(), torch.ones(3)], seeded())
+def test_several_inputs_of_which_one_is_not_used(gradients):
+    found = gradients.check_part(lambda given: layers(given[:1]), [*at(), torch.ones(3)], seeded())
     assert found.verdict == "agrees"

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .flow import available_flow_models
+from motionprompt_core.flow import available_flow_models
 
 
 def add_command(

@@ -1,6 +1,6 @@
 """Renders clips of the sprite world, the demo model's real side: for the workflow train_discriminator.
 
-python -m motionprompt_core.demo.render_clips ComfyUI/input/rendered_clips --count 24
+python -m motionprompt_tools.render_clips ComfyUI/input/rendered_clips --count 24
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from ..media.video import write_video
+from motionprompt_core.media.video import write_video
+
 from . import world
 
 FIRST_SEED = 40_000

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..commandline import add_command
-from .files import PICKLE_STARTS, write_safetensors
+from motionprompt_core.media.files import PICKLE_STARTS, write_safetensors
+
+from .commandline import add_command
 
 # Where a training program puts the weights, and what DeepSpeed puts before their names.
 _CONTAINERS = ("state_dict", "module", "model", "ema")

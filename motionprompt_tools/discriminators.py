@@ -13,14 +13,20 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..commandline import add_command, add_network_options
-from ..flow import load_flow_model
-from ..flow.base import FlowModel
-from .cache import STILL, FlowClips, cached_flows, check_distinct
-from .clips import ClipSettings, check_apart, find_clips
-from .model import DiscriminatorConfig, FlowDiscriminator, load_discriminator, save_discriminator
-from .state import EpochResult
-from .train import ROBUST, SIZES, judge_clips, train_discriminator
+from motionprompt_core.discriminator.cache import STILL, FlowClips, cached_flows, check_distinct
+from motionprompt_core.discriminator.clips import ClipSettings, check_apart, find_clips
+from motionprompt_core.discriminator.model import (
+    DiscriminatorConfig,
+    FlowDiscriminator,
+    load_discriminator,
+    save_discriminator,
+)
+from motionprompt_core.discriminator.state import EpochResult
+from motionprompt_core.discriminator.train import ROBUST, SIZES, judge_clips, train_discriminator
+from motionprompt_core.flow import load_flow_model
+from motionprompt_core.flow.base import FlowModel
+
+from .commandline import add_command, add_network_options
 
 CACHE = Path("output/flow_cache")
 READING = ("fps", "folder_fps", "max_frames", "frame_size", "gaps", "pairs")

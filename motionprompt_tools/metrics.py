@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..commandline import add_command, add_network_options
-from ..discriminator.model import load_discriminator
-from ..flow import load_flow_model
-from ..media.video import stream_video
-from .comparison import Clip, table, to_dict
-from .consistency import CLIP, DINO, ImageEmbedder, frame_consistency
-from .measure import measure_video
+from motionprompt_core.discriminator.model import load_discriminator
+from motionprompt_core.flow import load_flow_model
+from motionprompt_core.media.video import stream_video
+from motionprompt_core.metrics.comparison import Clip, table, to_dict
+from motionprompt_core.metrics.consistency import CLIP, DINO, ImageEmbedder, frame_consistency
+from motionprompt_core.metrics.measure import measure_video
+
+from .commandline import add_command, add_network_options
 
 PART = 8  # frames that are decoded together
 
