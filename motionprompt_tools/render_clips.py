@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from motionprompt_core.media.video import write_video
+from motionprompt_tools.writing import write_video
 
 from . import world
 

@@ -9,11 +9,12 @@ from typing import Any
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..motionprompt_core.media.figure import drawn, written
-from ..motionprompt_core.metrics.comparison import Clip, draw, table, to_dict, verdicts
+from ..motionprompt_core.metrics.comparison import Clip, table, to_dict, verdicts
 from ..motionprompt_core.metrics.consistency import consistency
 from ..motionprompt_core.metrics.measure import measure_video
+from .host.figure import drawn, written
 from .host.models import ManagedModel
+from .host.plots import draw_metrics
 from .host.schema import DiscriminatorType, FlowModelType, make, schema
 from .host.status import node_view
 from .host.vision import dino_embedder, frames_on_device, video_frames, vision_embedder
@@ -125,7 +126,7 @@ class TemporalMetrics(io.ComfyNode):
             said, plot = text, written(text)[None]
         else:
             text, said, found = table(clips), verdicts(clips), to_dict(clips)
-            plot = drawn(lambda: draw(clips), text)[None]
+            plot = drawn(lambda: draw_metrics(clips), text)[None]
         if view is not None:
             view.show(said)
         preview = ui.PreviewImage(plot, cls=cls).as_dict()

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..motionprompt_core.media.figure import drawn
+from .host.figure import drawn
 from .host.plots import draw_report
 from .host.report import GuidanceReport
 from .host.schema import ReportType, make, schema

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
+import torch
 from comfy_api.latest import io
+from torch import Tensor
 
-from ..motionprompt_core.estimate.steady import steady_parts
+from ..motionprompt_core.estimate.steady import RADIUS, steady
+from ..motionprompt_core.flow import FlowModel
 from ..motionprompt_core.metrics.video import as_video, sharpnesses
 from .host.gradients import check_interrupt, out_of_memory
 from .host.models import ManagedModel
@@ -78,3 +82,29 @@ def _summary(before: Any, after: Any) -> str:
     sharp = [float(sharpnesses(as_video(video)).mean()) for video in (before, after)]
     softer = 100 * (sharp[1] / max(sharp[0], 1e-9) - 1)
     return f"changed by {change:.2f} % on average; sharpness {sharp[0]:.1f} -> {sharp[1]:.1f} ({softer:+.0f} %)."
+
+
+def steady_parts(
+    frames: Tensor,
+    flow: FlowModel,
+    *,
+    strength: float = 1.0,
+    part: int = 32,
+    device: torch.device | None = None,
+    batch: int = 8,
+    check: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """`steady` for videos of any length, the same to the last digits: some frames at a time, with their neighbours.
+
+    Args:
+        frames: (F, 3, H, W) in [0, 1], anywhere. The result is there, too, and within [0, 1].
+        part: frames at a time on `device`, where `flow` is.
+        strength, batch, check: see `steady`.
+    """
+    results = []
+    for first in range(0, len(frames), part):
+        before, after = max(0, first - RADIUS), min(len(frames), first + part + RADIUS)
+        piece = frames[before:after].to(device or frames.device)
+        piece = steady(piece, flow, strength=strength, batch=batch, check=check).to(frames.device)
+        results.append(piece[first - before : first - before + part].clamp(0, 1))
+    return torch.cat(results)

@@ -15,8 +15,8 @@ from comfy_api.latest import io, ui
 from ..motionprompt_core.discriminator.model import DiscriminatorConfig, save_discriminator
 from ..motionprompt_core.discriminator.state import EpochResult, best_so_far
 from ..motionprompt_core.discriminator.train import ROBUST, SIZES, train_discriminator
-from ..motionprompt_core.media.figure import drawn
 from .host import folders, training
+from .host.figure import drawn
 from .host.flow_dataset import FlowDataset
 from .host.models import ManagedModel
 from .host.plots import draw_training

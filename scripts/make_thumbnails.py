@@ -19,8 +19,8 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 from torchvision.transforms.functional import to_pil_image
 
-from motionprompt_core.media.video import write_video
 from motionprompt_tools import world
+from motionprompt_tools.writing import write_video
 
 from .comfy_server import ComfyServer
 from .locate import comfyuis

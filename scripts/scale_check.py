@@ -26,7 +26,7 @@ import torch
 from safetensors import safe_open
 
 from motionprompt_core.discriminator.model import load_discriminator
-from motionprompt_core.media.video import write_video
+from motionprompt_tools.writing import write_video
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ["--flow-model", "lucas_kanade", "--frame-size", "48", "--pairs", "1", "--gaps", "1", "--max-frames", "4"]

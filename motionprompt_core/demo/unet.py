@@ -262,13 +262,3 @@ class VideoUNet(nn.Module):
         h = self.up0a(torch.cat((self.grow0(grow(h)), h0), dim=1), emb, centre, context, frames, order)
         h = self.up0b(h, emb, centre, context, frames, order)
         return self.conv_out(F.silu(self.norm_out(h)))
-
-
-def alphas_cumprod() -> Tensor:
-    """Stable Diffusion's schedule, rescaled to zero terminal SNR as ComfyUI does for `zsnr`; (1000,)."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    root = (1 - betas).cumprod(0).sqrt()
-    first, last = root[0].clone(), root[-1].clone()
-    root = (root - last) * first / (first - last)
-    root[-1] = 4.8973451890853435e-08**0.5
-    return (root**2).float()

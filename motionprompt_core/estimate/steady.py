@@ -222,29 +222,3 @@ def _blocks(x: Tensor) -> Tensor:
 
 def _near(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-
-
-def steady_parts(
-    frames: Tensor,
-    flow: FlowModel,
-    *,
-    strength: float = 1.0,
-    part: int = 32,
-    device: torch.device | None = None,
-    batch: int = 8,
-    check: Callable[[], None] = lambda: None,
-) -> Tensor:
-    """`steady` for videos of any length, the same to the last digits: some frames at a time, with their neighbours.
-
-    Args:
-        frames: (F, 3, H, W) in [0, 1], anywhere. The result is there, too, and within [0, 1].
-        part: frames at a time on `device`, where `flow` is.
-        strength, batch, check: see `steady`.
-    """
-    results = []
-    for first in range(0, len(frames), part):
-        before, after = max(0, first - RADIUS), min(len(frames), first + part + RADIUS)
-        piece = frames[before:after].to(device or frames.device)
-        piece = steady(piece, flow, strength=strength, batch=batch, check=check).to(frames.device)
-        results.append(piece[first - before : first - before + part].clamp(0, 1))
-    return torch.cat(results)

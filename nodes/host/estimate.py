@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 
-from ...motionprompt_core.guidance.modes import cost_ratio
+from ...motionprompt_core.guidance.modes import COMPUTE_MODES
+from ...motionprompt_core.guidance.objective import needs_initial
 from ...motionprompt_core.guidance.presets import describe
+from ...motionprompt_core.guidance.schedule import guided_steps
+from ...motionprompt_core.guidance.settings import GuidanceSettings
 from .comfy_types import cfg_of
+from .families.base import DenoiserCosts
 from .guidance_run import GuidedRun
 from .memory import gradient_memory
 
@@ -42,3 +46,35 @@ def cost_line(run: GuidedRun, num_steps: int) -> str:
     if pair > 5:
         line += ". A TAESD VAE would save most of the decoding"
     return line + "."
+
+
+def cost_ratio(
+    settings: GuidanceSettings,
+    num_steps: int,
+    uncond: bool = True,
+    checkpointed: bool = False,
+    pair: float = 0.0,
+    windows: bool = False,
+    costs: DenoiserCosts | None = None,
+) -> float:
+    """Estimated operations of a guided run over those of a plain one, at least 1.
+
+    Args:
+        num_steps: length of the schedule. uncond: plain steps evaluate the negative prompt as well (CFG over 1).
+        checkpointed: the denoiser's blocks are checkpointed.
+        pair: decoding and judging one frame pair, forwards and backwards, in evaluations of the denoiser.
+        windows: the frames are evaluated in windows, each of which is run once more as a whole with checkpoints.
+        costs: of the denoiser; None for SD1.5 with a motion module.
+    """
+    guided = guided_steps(num_steps, settings)
+    if not guided:
+        return 1.0
+    mode = COMPUTE_MODES[settings.mode]
+    costs = costs or DenoiserCosts()
+    late = (costs.truncated_backward, costs.truncated_again)
+    backward, again = late if mode.truncated else (costs.backward, costs.again)
+    step = mode.updates(settings) * (1 + backward + (again + windows if checkpointed else 0.0))
+    step += pair * settings.pairs * settings.iterations
+    step += (settings.loss_on == "cfg" and uncond) + needs_initial(settings)
+    plain = num_steps * (2 if uncond else 1)
+    return 1 + (len(guided) * step + 1) / plain

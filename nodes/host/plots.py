@@ -1,4 +1,4 @@
-"""Pictures of numbers: a guidance report, with the flow of one pair before and after, and a training's curves."""
+"""Pictures of numbers: a guidance report with the flow of a pair before and after, metrics, a training's curves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torchvision.utils import flow_to_image
 
 from ...motionprompt_core.discriminator.state import EpochResult
 from ...motionprompt_core.guidance.report import FlowSample
-from ...motionprompt_core.media.figure import new_figure, pixels
+from ...motionprompt_core.metrics.comparison import Clip, table
 from .correction_report import EstimateReport
+from .figure import new_figure, pixels
 from .report import GuidanceReport
 
 
@@ -48,6 +49,34 @@ def _draw_correction(report: GuidanceReport, correction: EstimateReport) -> Tens
     changes.set_xlabel("sampling step", fontsize=8)
     text.axis("off")
     text.text(0, 1, report.summary(), va="top", family="monospace", fontsize=8, wrap=True)
+    return pixels(figure)
+
+
+def draw_metrics(clips: Sequence[Clip]) -> Tensor:
+    """Change and speed along the videos, and the table, (H, W, 3) in [0, 1].
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = new_figure(12, 7)
+    grid = figure.add_gridspec(2, 2)
+    change, speed, text = (
+        figure.add_subplot(grid[0, 0]),
+        figure.add_subplot(grid[0, 1]),
+        figure.add_subplot(grid[1, :]),
+    )
+    for clip in clips:
+        label = f"{clip.name} (no motion)" if clip.measured.metrics.frozen else clip.name
+        change.plot(clip.measured.change, marker="o", markersize=3, label=label)
+        speed.plot(clip.measured.speed, marker="o", markersize=3, label=label)
+    change.set_title("change from each frame to the next (mean, 0 to 1)", fontsize=10)
+    speed.set_title("speed of the fastest 5 % of pixels (px per frame)", fontsize=10)
+    for axes in (change, speed):
+        axes.set_xlabel("frame", fontsize=8)
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8)
+    text.axis("off")
+    text.text(0, 1, table(clips), va="top", family="monospace", fontsize=8)
     return pixels(figure)
 
 

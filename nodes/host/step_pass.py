@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...motionprompt_core.guidance.autograd import constant_layers, not_a_leaf, save_copies
-from ...motionprompt_core.guidance.modes import describe, oom_fallback
+from ...motionprompt_core.guidance.modes import ComputeMode, describe
 from ...motionprompt_core.guidance.optimise import PromptOptimiser
 from ...motionprompt_core.guidance.record import guide_step
 from ...motionprompt_core.guidance.report import StepReport
@@ -290,3 +290,12 @@ class _Evaluation:
             uncond = self._evaluate(self.now.swap.plain, cfg=0.0)
         scale = self.scale
         return lambda x0: uncond + scale * (x0 - uncond)
+
+
+def oom_fallback(mode: ComputeMode, checkpointed: bool) -> tuple[ComputeMode, bool] | None:
+    """What to try when memory ran out, and whether with checkpoints; None if nothing is left to save."""
+    if not checkpointed:
+        return mode, True
+    if not mode.truncated or mode.chunk_size != 1:
+        return ComputeMode(mode.accumulate, truncated=True, chunk_size=1), True
+    return None

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from motionprompt_core.guidance.modes import COMPUTE_MODES
-from motionprompt_core.media.figure import new_figure, save
 from motionprompt_tools.commandline import add_command
 
 from . import animatediff, demo
@@ -180,7 +179,9 @@ def measure_device(subject: Any) -> list[dict[str, Any]]:
 
 def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """One panel per quantity: operations over plain sampling, and peak memory."""
-    figure = new_figure(2.6 * len(found), 4.4, dpi=70)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(2.6 * len(found), 4.4), dpi=70, layout="constrained")
     axes = figure.subplots(2, len(found), sharey="row")
     for column, (what, rows) in enumerate(found.items()):
         for name in dict.fromkeys(row["name"] for row in rows):
@@ -194,4 +195,5 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes[0][0].set_ylabel("operations, times plain")
     axes[1][0].set_ylabel("peak of an evaluation, GiB")
     axes[0][0].legend(fontsize=8)
-    save(figure, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})  # the same bytes for the same picture

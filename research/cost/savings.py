@@ -58,7 +58,7 @@ def ways(model: GuidedModel, pipeline: DemoPipeline) -> dict[str, GuidedModel]:
         network = cast(RifeFlow, pipeline.flow).network
 
         def estimate(a: Tensor, b: Tensor) -> Tensor:
-            flow = network(a, b, **options)[0][blocks - 1]
+            flow = network(a, b, **options)[blocks - 1]
             return flow[:, 2:] - flow[:, :2]
 
         return estimate

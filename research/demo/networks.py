@@ -120,3 +120,13 @@ class TextToVideo(nn.Module):
         context = self.text(ids).repeat_interleave(frames, dim=0)
         v = self.unet(x.flatten(0, 1), timesteps.repeat_interleave(frames), context, frames, places)
         return v.view_as(x)
+
+
+def alphas_cumprod() -> Tensor:
+    """Stable Diffusion's schedule, rescaled to zero terminal SNR as ComfyUI does for `zsnr`; (1000,)."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    root = (1 - betas).cumprod(0).sqrt()
+    first, last = root[0].clone(), root[-1].clone()
+    root = (root - last) * first / (first - last)
+    root[-1] = 4.8973451890853435e-08**0.5
+    return (root**2).float()

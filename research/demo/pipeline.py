@@ -13,7 +13,6 @@ from torch import Tensor
 
 from motionprompt_core.demo import text
 from motionprompt_core.demo.checkpoint import DemoWeights, load_demo_weights
-from motionprompt_core.demo.unet import alphas_cumprod
 from motionprompt_core.discriminator.model import FlowDiscriminator, load_discriminator
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.flow.base import FlowModel
@@ -27,7 +26,7 @@ from motionprompt_core.guidance.tokens import LearnableTokens
 from motionprompt_core.guidance.view import GuidedModel
 from motionprompt_tools import world
 
-from .networks import TextEncoder, tokenize
+from .networks import TextEncoder, alphas_cumprod, tokenize
 
 
 @dataclass

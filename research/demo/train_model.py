@@ -20,11 +20,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from motionprompt_core.demo.unet import alphas_cumprod
 from motionprompt_tools import world
 
 from . import dataset
-from .networks import TextToVideo, tokenize
+from .networks import TextToVideo, alphas_cumprod, tokenize
 
 
 @dataclass(frozen=True)

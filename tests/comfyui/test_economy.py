@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 
+from motionprompt_core.guidance.settings import MODES, GuidanceSettings
+
 STAGES = ("text", "forward", "backward", "decode", "flow")
 
 
@@ -223,3 +225,34 @@ def test_a_preset_of_another_model_is_said_on_the_report(tiny):
 def test_the_cost_is_told_before_sampling(tiny):
     _, report = tiny.guided(mode="balanced", iterations=3)
     assert "mode balanced: about" in report.estimate and "GiB" in report.estimate
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_falling_back_comes_to_an_end(comfy, mode):
+    oom_fallback = comfy.module("nodes.host.step_pass").oom_fallback
+    modes = comfy.module("motionprompt_core.guidance.modes").COMPUTE_MODES
+    way, seen = (modes[mode], False), []
+    while way is not None:
+        seen.append(way)
+        way = oom_fallback(*way)
+    assert 2 <= len(seen) <= 3
+    assert seen[-1][0].truncated and seen[-1][0].chunk_size == 1 and seen[-1][1]
+
+
+def test_cost_counts_what_runs(comfy):
+    """Paper's window: 11 of 50 steps; each plain step two evaluations."""
+    cost_ratio = comfy.module("nodes.host.estimate").cost_ratio
+    costs = comfy.module("nodes.host.families.base").DenoiserCosts
+    exact = cost_ratio(GuidanceSettings(), 50)
+    assert exact == pytest.approx(1 + (11 * 3 * 2.11 + 1) / 100)
+    assert cost_ratio(GuidanceSettings(mode="balanced"), 50) == pytest.approx(1 + (11 * 2.11 + 1) / 100)
+    dear = costs(backward=2.11)
+    assert cost_ratio(GuidanceSettings(mode="balanced"), 50, costs=dear) == pytest.approx(1 + (11 * 3.11 + 1) / 100)
+    assert cost_ratio(GuidanceSettings(mode="fast"), 50) < cost_ratio(GuidanceSettings(mode="balanced"), 50)
+    assert cost_ratio(GuidanceSettings(), 50, checkpointed=True) > exact
+    windows = cost_ratio(GuidanceSettings(), 50, checkpointed=True, windows=True)
+    assert windows == pytest.approx(1 + (11 * 3 * (2.11 + 1 + 0.85) + 1) / 100)
+    assert cost_ratio(GuidanceSettings(), 50, windows=True) == exact
+    assert cost_ratio(GuidanceSettings(), 50, uncond=False) > exact
+    assert cost_ratio(GuidanceSettings(every=2), 50) < exact
+    assert cost_ratio(GuidanceSettings(strength=0.0), 50) == 1.0

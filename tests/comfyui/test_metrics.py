@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from motionprompt_core.media.ops import gaussian_blur
-from motionprompt_core.media.video import read_video, write_video
+from motionprompt_core.media.video import read_video
 from motionprompt_tools.__main__ import main
+from motionprompt_tools.writing import write_video
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,12 @@ def test_a_flash_and_a_seam_at_a_given_frame_are_told_in_words(comfy, flow_model
     assert found["seam"] == pytest.approx(json.loads(text)["videos"][0]["seam"], rel=1e-3)
     *_, said = comfy.run("MotionPromptTemporalMetrics", seam_at=99, **options)
     assert "seam_at is 99, but the video has the frames 0 to 11" in said
+
+
+def test_the_plot_shows_every_video(comfy, flow_model, video):
+    one = comfy.run("MotionPromptTemporalMetrics", images=video, flow_model=flow_model, fps=8.0)[1]
+    two = comfy.run(
+        "MotionPromptTemporalMetrics", images=video, flow_model=flow_model, fps=8.0, compare_with=video.flip(0)
+    )[1]
+    assert one.shape == two.shape and one.shape[-1] == 3
+    assert not torch.equal(one, two)

@@ -28,6 +28,13 @@ def light(clip) -> float:
     return float(clip.mean((1, 2, 3)).std())
 
 
+def test_a_long_video_in_parts_is_what_it_is_in_one(comfy, clip, flow):
+    node, whole = comfy.module("nodes.steady"), clip.movedim(-1, 1).repeat(4, 1, 1, 1)
+    in_one = node.steady(whole, flow.module).clamp(0, 1)
+    assert torch.allclose(node.steady_parts(whole, flow.module, part=5), in_one, atol=1e-5)
+    assert not torch.allclose(in_one, whole, atol=1e-2)
+
+
 def test_flicker_gets_less_and_the_cost_is_told(comfy, clip, flow):
     images, summary = steadied(comfy, clip, flow)
     assert images.shape == clip.shape and light(images) < 0.6 * light(clip)

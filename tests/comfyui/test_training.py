@@ -46,7 +46,7 @@ def train(comfy, dataset, **options):
 
 
 def test_clips_come_from_folders_and_from_the_graph(comfy, flow, folders):
-    from motionprompt_core.media.video import write_video
+    from motionprompt_tools.writing import write_video
 
     for number in range(2):
         write_video(drifting(8, 1 + number), folders["input"] / "mp_real" / f"{number}.mp4")

@@ -26,8 +26,8 @@ from motionprompt_core.discriminator.clips import (
 from motionprompt_core.discriminator.model import DiscriminatorConfig, load_discriminator
 from motionprompt_core.discriminator.train import train_discriminator
 from motionprompt_core.flow.raft import RaftFlow
-from motionprompt_core.media.video import write_video
 from motionprompt_tools.__main__ import main
+from motionprompt_tools.writing import write_video
 from tests.gradient_flow import GradientFlow
 
 SETTINGS = ClipSettings(size=64, grid=32, pairs=3, gaps=(1,), max_frames=8)

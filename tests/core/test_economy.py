@@ -7,11 +7,11 @@ import torch
 
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.guidance.autograd import constant_layers
-from motionprompt_core.guidance.modes import COMPUTE_MODES, ComputeMode, DenoiserCosts, cost_ratio, oom_fallback
+from motionprompt_core.guidance.modes import ComputeMode
 from motionprompt_core.guidance.optimise import PromptOptimiser
 from motionprompt_core.guidance.record import guide_step
 from motionprompt_core.guidance.report import StepReport
-from motionprompt_core.guidance.settings import MODES, GuidanceSettings
+from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.guidance.tokens import LearnableTokens
 from motionprompt_core.guidance.view import GuidedModel
 
@@ -139,30 +139,3 @@ def test_a_failed_step_leaves_no_trace(model):
         results.append((tokens.rows["l"].detach().clone(), report.iterations))
     assert torch.equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_falling_back_comes_to_an_end(mode):
-    way, seen = (COMPUTE_MODES[mode], False), []
-    while way is not None:
-        seen.append(way)
-        way = oom_fallback(*way)
-    assert 2 <= len(seen) <= 3
-    assert seen[-1][0].truncated and seen[-1][0].chunk_size == 1 and seen[-1][1]
-
-
-def test_cost_counts_what_runs():
-    """Paper's window: 11 of 50 steps; each plain step two evaluations."""
-    exact = cost_ratio(GuidanceSettings(), 50)
-    assert exact == pytest.approx(1 + (11 * 3 * 2.11 + 1) / 100)
-    assert cost_ratio(GuidanceSettings(mode="balanced"), 50) == pytest.approx(1 + (11 * 2.11 + 1) / 100)
-    dear = DenoiserCosts(backward=2.11)
-    assert cost_ratio(GuidanceSettings(mode="balanced"), 50, costs=dear) == pytest.approx(1 + (11 * 3.11 + 1) / 100)
-    assert cost_ratio(GuidanceSettings(mode="fast"), 50) < cost_ratio(GuidanceSettings(mode="balanced"), 50)
-    assert cost_ratio(GuidanceSettings(), 50, checkpointed=True) > exact
-    windows = cost_ratio(GuidanceSettings(), 50, checkpointed=True, windows=True)
-    assert windows == pytest.approx(1 + (11 * 3 * (2.11 + 1 + 0.85) + 1) / 100)
-    assert cost_ratio(GuidanceSettings(), 50, windows=True) == exact
-    assert cost_ratio(GuidanceSettings(), 50, uncond=False) > exact
-    assert cost_ratio(GuidanceSettings(every=2), 50) < exact
-    assert cost_ratio(GuidanceSettings(strength=0.0), 50) == 1.0

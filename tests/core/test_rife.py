@@ -28,17 +28,3 @@ def test_warp_is_exact_in_half_precision_images():
 
 def test_has_the_published_number_of_flow_parameters():
     assert sum(parameter.numel() for parameter in IFNet().parameters()) == pytest.approx(5.16e6, rel=2e-3)
-
-
-def test_the_interpolated_frame_of_equal_frames_is_that_frame_where_flow_is_small():
-    torch.manual_seed(0)
-    network = IFNet().eval()
-    with torch.no_grad():
-        for block in (network.block0, network.block1, network.block2, network.block3):
-            block.lastconv.weight.zero_()
-            block.lastconv.bias.zero_()
-        image = torch.rand(1, 3, 64, 64)
-        flows, mask, frame = network(image, image)
-    assert all(flow.abs().max() == 0 for flow in flows)
-    assert torch.equal(mask, torch.full_like(mask, 0.5))
-    assert torch.allclose(frame, image, atol=1e-5)

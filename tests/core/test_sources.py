@@ -17,7 +17,8 @@ from motionprompt_core.discriminator.clips import ClipSettings, find_clips, read
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.media.ops import gaussian_blur
 from motionprompt_core.media.sources import MAX_ASPECT, Timing, timing
-from motionprompt_core.media.video import read_video, stream_video, write_video
+from motionprompt_core.media.video import read_video, stream_video
+from motionprompt_tools.writing import write_video
 
 
 def gliding(frames: int, height: int = 64, width: int = 96, speed: int = 2, seed: int = 0) -> torch.Tensor:

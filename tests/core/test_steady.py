@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from motionprompt_core.estimate.paths import Paths
-from motionprompt_core.estimate.steady import fit_weights, steady, steady_parts
+from motionprompt_core.estimate.steady import fit_weights, steady
 from motionprompt_core.flow import load_flow_model
 from motionprompt_tools import world
 from research.demo import truth
@@ -162,12 +162,6 @@ def test_a_pan_and_a_thing_that_passes_in_front_are_unharmed(flow) -> None:
 def test_small_pieces_give_what_large_ones_do(flow, sprite) -> None:
     video = sprite(STRAIGHT, jitter=2.0, flicker=0.05)
     assert torch.allclose(steady(video, flow, batch=1), steady(video, flow, batch=64), atol=1e-5)
-
-
-def test_a_long_video_in_parts_is_what_it_is_in_one(flow, sprite) -> None:
-    video = sprite(STRAIGHT, jitter=2.0, flicker=0.05)
-    whole = steady(video, flow).clamp(0, 1)
-    assert torch.allclose(steady_parts(video, flow, part=5), whole, atol=1e-5)
 
 
 def test_it_runs_in_inference_mode_and_leaves_no_graph(flow) -> None:

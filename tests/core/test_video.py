@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from motionprompt_core.media.video import read_video, write_video
+from motionprompt_core.media.video import read_video
+from motionprompt_tools.writing import write_video
 
 
 def clip(frames: int = 6, height: int = 48, width: int = 64) -> torch.Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ....motionprompt_core.guidance.modes import DenoiserCosts
-from .base import GradientMemory, register_family
+from .base import DenoiserCosts, GradientMemory, register_family
 from .video_unet import VideoUNetFamily
 
 

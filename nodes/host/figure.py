@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,9 +50,3 @@ def pixels(figure: Any) -> Tensor:
     values = torch.frombuffer(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)
     columns, rows = figure.canvas.get_width_height()
     return values.reshape(rows, columns, 4)[..., :3].float() / 255
-
-
-def save(figure: Any, path: Path) -> None:
-    """Writes the picture, the same bytes for the same picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
