@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..media.files import load_state, read_safetensors
 from .autoencoder import Autoencoder
 from .unet import VideoUNet
 
 FORMAT = "motionprompt-demo-video-model-1"
+_WHAT = "demo model"
 
 
 @dataclass
@@ -34,24 +35,19 @@ def load_demo_weights(path: str | Path) -> DemoWeights:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged or holds something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: restore it from the pack, or train it (see weights/README.md)")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            found = (file.metadata() or {}).get("format")
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is damaged ({error}): restore it from the pack") from error
-    if found != FORMAT:
-        raise ValueError(f"{path.name} is not the demo model: its format is {found!r}, expected {FORMAT!r}")
+    tensors, header = read_safetensors(path, _WHAT)
+    if header.get("format") != FORMAT:
+        found = header.get("format")
+        raise ValueError(
+            f"{_WHAT} {path} is something else: its format is {found!r}, expected {FORMAT!r}. Restore it from the pack."
+        )
     parts: dict[str, dict[str, Tensor]] = {"text": {}, "unet": {}, "autoencoder": {}}
-    preview = tensors.pop("preview")
+    preview = tensors.pop("preview").float()
     for key, tensor in tensors.items():
         part, _, name = key.partition(".")
-        parts.setdefault(part, {})[name] = tensor
+        parts.setdefault(part, {})[name] = tensor.float()
     weights = DemoWeights(parts["text"], VideoUNet(), Autoencoder(), preview)
     for module, part in ((weights.unet, "unet"), (weights.autoencoder, "autoencoder")):
-        module.load_state_dict(parts[part])
+        load_state(module, parts[part], path, _WHAT)
         module.eval().requires_grad_(False)
     return weights

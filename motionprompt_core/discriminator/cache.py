@@ -131,12 +131,7 @@ def cached_flows(
 
 @torch.no_grad()
 def clip_flow(
-    clip: Path | Frames,
-    flow_model: FlowModel,
-    settings: ClipSettings,
-    *,
-    seed: int,
-    device: torch.device | str = "cpu",
+    clip: Path | Frames, flow_model: FlowModel, settings: ClipSettings, *, seed: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Flows (P, 2 * flows, grid, grid) of one clip, in px of the grid."""
     video = read_clip(clip, settings)

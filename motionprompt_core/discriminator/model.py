@@ -28,15 +28,7 @@ QUANTILES = (0.5, 0.9, 0.98)
 POOLS = ("token", "avg")
 _WHAT = "flow discriminator"
 # Far above what anybody trains here; a file may ask for anything.
-_MOST = {
-    "img_size": 1024,
-    "patch_size": 256,
-    "embed_dim": 2048,
-    "depth": 64,
-    "num_heads": 64,
-    "mlp_hidden": 8192,
-    "stem": 512,
-}
+_MOST = dict(img_size=1024, patch_size=256, embed_dim=2048, depth=64, num_heads=64, mlp_hidden=8192, stem=512)
 
 
 @dataclass(frozen=True)
@@ -285,8 +277,8 @@ def load_discriminator(path: str | Path) -> FlowDiscriminator:
 def _json_object(text: str, path: str | Path) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{_WHAT} {path} is damaged: measurements are no JSON ({error}). Save it again.") from error
+    except (ValueError, RecursionError):
+        found = None
     if not isinstance(found, dict):
         raise ValueError(f"{_WHAT} {path} is damaged: measurements are no JSON object. Save it again.")
     return found

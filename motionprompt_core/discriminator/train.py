@@ -22,17 +22,10 @@ from .state import EpochResult, TrainingState
 
 # What keeps a network from telling clips by anything but their motion, see `train_discriminator`.
 ROBUST: dict[str, Any] = {"blur": 1.5, "noise": 0.1, "still_share": 0.04, "label_smoothing": 0.1}
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {},  # 0.9 M parameters
-    "medium": {"embed_dim": 192, "depth": 12, "num_heads": 3, "mlp_hidden": 192},  # ViT-Ti, 5.5 M
-    "large": {
-        "backbone": "vit_small_patch16_224",
-        "img_size": 224,
-        "embed_dim": 384,
-        "depth": 12,
-        "num_heads": 6,
-        "mlp_hidden": 384,
-    },  # ViT-S, 22 M
+SIZES: dict[str, dict[str, Any]] = {  # 0.9 M parameters; ViT-Ti, 5.5 M; ViT-S, 22 M
+    "small": {},
+    "medium": dict(embed_dim=192, depth=12, num_heads=3, mlp_hidden=192),
+    "large": dict(backbone="vit_small_patch16_224", img_size=224, embed_dim=384, depth=12, num_heads=6, mlp_hidden=384),
 }
 
 Prepare = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -118,7 +111,7 @@ def train_discriminator(
     settings = json.dumps([asdict(config), len(real_flows), len(fake_flows), *chosen, *named])
     generator = torch.Generator().manual_seed(seed)
     sides = (real_flows, fake_flows)
-    (real_train, fake_train), (real_val, fake_val) = _split_sides(sides, held_out, val_share, generator, config.flows)
+    (real_train, fake_train), (real_val, fake_val) = _split(sides, held_out, val_share, generator, config.flows)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = FlowDiscriminator(config, pretrained).to(device)
@@ -138,9 +131,7 @@ def train_discriminator(
         model.train()
         total = 0.0
         for real, fake in zip(
-            _batches(real_train, steps, half, generator),
-            _batches(fake_train, steps, half, generator),
-            strict=True,
+            _batches(real_train, steps, half, generator), _batches(fake_train, steps, half, generator), strict=True
         ):
             pair = (real, fake) if prepare is None else prepare(torch.stack(real), torch.stack(fake), generator)
             flow = torch.cat([_augment(side, blur, noise, still_share, generator) for side in pair]).to(device)
@@ -180,12 +171,12 @@ def auroc(real: Tensor, fake: Tensor) -> float:
 
 
 class _Flows:
-    """Single examples (2n, H, W) of some of the clips, read when they are asked for."""
+    """Single examples (2n, H, W) of all clips or those chosen, read when they are asked for."""
 
-    def __init__(self, clips: Clips, chosen: list[int], side: str, flows: int):
+    def __init__(self, clips: Clips, side: str, flows: int, chosen: list[int] | None = None):
         self.clips, self.sizes = clips, set()
         self.index: list[tuple[int, int]] = []
-        for number in chosen:
+        for number in range(len(clips)) if chosen is None else chosen:
             clip = clips[number]
             if clip.ndim != 4 or clip.shape[1] != 2 * flows or not len(clip):
                 shape = tuple(clip.shape)
@@ -203,19 +194,6 @@ class _Flows:
     def __getitem__(self, number: int) -> Tensor:
         clip, pair = self.index[number]
         return self.clips.pair(clip, pair) if isinstance(self.clips, FlowClips) else self.clips[clip][pair]
-
-
-def _everything(clips: Clips, side: str, flows: int) -> _Flows:
-    return _Flows(clips, list(range(len(clips))), side, flows)
-
-
-def _split(clips: Clips, side: str, share: float, generator: torch.Generator, flows: int) -> tuple[_Flows, _Flows]:
-    """Flows of the clips to train on, and of those held out."""
-    if len(clips) < 2:
-        raise ValueError(f"training: {len(clips)} {side} clip(s), expected at least 2: one to train, one to hold out.")
-    order = torch.randperm(len(clips), generator=generator).tolist()
-    held_out = min(len(clips) - 1, max(1, round(share * len(clips))))
-    return _Flows(clips, order[held_out:], side, flows), _Flows(clips, order[:held_out], side, flows)
 
 
 def _batches(flows: _Flows, steps: int, size: int, generator: torch.Generator) -> Iterable[list[Tensor]]:
@@ -238,10 +216,10 @@ def _augment(
     return degrade(flip(flow, left_right, up_down), blur, noise, generator)
 
 
-def _split_sides(
+def _split(
     sides: tuple[Clips, Clips],
     held_out: tuple[Clips, Clips] | None,
-    val_share: float,
+    share: float,
     generator: torch.Generator,
     flows: int,
 ) -> tuple[list[_Flows], list[_Flows]]:
@@ -250,13 +228,20 @@ def _split_sides(
     Raises:
         ValueError: the clips are too few, or their flows of several sizes.
     """
-    named = list(zip(sides, ("real", "generated"), strict=True))
-    if held_out is None:
-        parts = [_split(clips, side, val_share, generator, flows) for clips, side in named]
-        train, val = [part[0] for part in parts], [part[1] for part in parts]
-    else:
-        train = [_everything(clips, side, flows) for clips, side in named]
-        val = [_everything(clips, "held-out", flows) for clips in held_out]
+    train, val = [], []
+    for clips, side in zip(sides, ("real", "generated"), strict=True):
+        if held_out is not None:
+            train.append(_Flows(clips, side, flows))
+            continue
+        if len(clips) < 2:
+            raise ValueError(
+                f"training: {len(clips)} {side} clip(s), expected at least 2: one to train, one to hold out."
+            )
+        order, kept = torch.randperm(len(clips), generator=generator).tolist(), max(1, round(share * len(clips)))
+        kept = min(len(clips) - 1, kept)
+        train.append(_Flows(clips, side, flows, order[kept:]))
+        val.append(_Flows(clips, side, flows, order[:kept]))
+    val += [_Flows(clips, "held-out", flows) for clips in held_out or ()]
     sizes = set().union(*(part.sizes for part in (*train, *val)))
     if len(sizes) > 1:
         raise ValueError(f"training: flows have several sizes, {sorted(sizes)}. Scale all clips to one.")
@@ -302,9 +287,8 @@ def judge(model: FlowDiscriminator, real: _Flows, fake: _Flows, batch: int = 32)
 def judge_clips(model: FlowDiscriminator, real: Clips, fake: Clips) -> dict[str, float]:
     """`judge` on all flows of clips that the network has not been trained on, and `clip_auroc`: a clip's score is the
     mean logit of its flows, so that a fault that shows between some frames only counts for the clip."""
-    sides = (_everything(clips, side, model.config.flows) for clips, side in ((real, "real"), (fake, "generated")))
-    one, other = sides
-    return {**judge(model, one, other), "clip_auroc": auroc(clip_scores(model, real), clip_scores(model, fake))}
+    flows = (_Flows(real, "real", model.config.flows), _Flows(fake, "generated", model.config.flows))
+    return {**judge(model, *flows), "clip_auroc": auroc(clip_scores(model, real), clip_scores(model, fake))}
 
 
 @torch.no_grad()

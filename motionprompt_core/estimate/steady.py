@@ -59,7 +59,6 @@ def steady(
     *,
     radius: int = RADIUS,
     strength: float = 1.0,
-    rounds: int = 1,
     batch: int = 8,
     check: Callable[[], None] = lambda: None,
 ) -> Tensor:
@@ -70,7 +69,6 @@ def steady(
         flow: the flow model, which looks at them at half their size.
         radius: how many frames before and after are asked. More are steadier, and cost more.
         strength: share of the way, 0..1. 0 returns the frames themselves.
-        rounds: how often, each on the result of the one before.
         batch: frame pairs at a time; fewer take less memory and give the same.
         check: called between pieces of work; may raise to stop.
 
@@ -83,12 +81,10 @@ def steady(
         raise ValueError(f"steady: radius is {radius}, expected at least 1 frame.")
     if strength == 0 or len(frames) < 3:
         return frames
-    for _ in range(rounds):
-        steadied = torch.empty_like(frames)
-        for number, frame in enumerate(steady_frames(frames, flow, radius, strength, batch, check)):
-            steadied[number] = frame
-        frames = steadied
-    return frames
+    steadied = torch.empty_like(frames)
+    for number, frame in enumerate(steady_frames(frames, flow, radius, strength, batch, check)):
+        steadied[number] = frame
+    return steadied
 
 
 def steady_frames(
@@ -99,7 +95,7 @@ def steady_frames(
     batch: int = 8,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[Tensor]:
-    """One round of `steady`, frame by frame: also of a `Reel` that keeps 2 `radius` + 1 frames."""
+    """What `steady` makes, frame by frame: also of a `Reel` that keeps 2 `radius` + 1 frames."""
     paths = Paths(frames, flow, radius, COLOURS, batch, check)
     for frame in range(len(frames)):
         check()

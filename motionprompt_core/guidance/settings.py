@@ -7,7 +7,7 @@ arXiv 2411.15540); Um and Ye, "MinorityPrompt" (arXiv 2410.07838), the code base
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 Adversarial = Literal["saturating", "non_saturating", "wasserstein"]
@@ -37,7 +37,7 @@ class Knob:
         choices: what a text may be.
     """
 
-    text: str
+    text: str = ""
     low: float = 0
     high: float = 0
     hint: str = ""
@@ -66,12 +66,12 @@ class Knob:
         raise ValueError(f"{name} is {value!r}, but must be a number in {interval}: {self.hint}.")
 
 
-def _number(default: Any, low: float, high: float, text: str, hint: str, **more: Any) -> Any:
-    return field(default=default, metadata={"knob": Knob(text, low, high, hint, **more)})
+def _number(default: Any, low: float, high: float, hint: str, **more: Any) -> Any:
+    return field(default=default, metadata={"knob": Knob(low=low, high=high, hint=hint, **more)})
 
 
-def _choice(default: str, kind: Any, text: str) -> Any:
-    return field(default=default, metadata={"knob": Knob(text, choices=get_args(kind))})
+def _choice(default: str, kind: Any) -> Any:
+    return field(default=default, metadata={"knob": Knob(choices=get_args(kind))})
 
 
 @dataclass(frozen=True)
@@ -85,188 +85,51 @@ class GuidanceSettings:
         ValueError: a value is not in its range; the message names it, the range and a remedy.
     """
 
-    strength: float = _number(
-        1.0,
-        0,
-        10,
-        "How hard the motion is pushed towards the real: it multiplies learning_rate. 0 is off: exactly the picture of "
-        "the plain prompt. Raise it if the motion still jitters, lower it if the picture drifts from the prompt.",
-        "0 switches the guidance off",
-        step=0.05,
-        shown=3,
-    )
-    mode: Mode = _choice(
-        "exact",
-        Mode,
-        "How much is computed for the guidance. exact: the paper's way, one evaluation of the model per iteration. "
-        "balanced: one evaluation per guided step serves all iterations, for about half of the extra time. fast: the "
-        "same with a coarser gradient, for the least time and memory. What it will cost is said before sampling.",
-    )
+    strength: float = _number(1.0, 0, 10, "0 switches the guidance off", step=0.05, shown=3)
+    mode: Mode = _choice("exact", Mode)
     # The paper guides tokens.
-    guide: Guide = _choice(
-        "tokens",
-        Guide,
-        "What is guided. tokens: the prompt's learnable tokens, as in the paper. estimate: the estimated video itself, "
-        "steadied along its own motion at steps that it finds by itself, without gradients; strength up to 1 is the "
-        "share, and only strength and the flow model count. both: one and the other.",
-    )
+    guide: Guide = _choice("tokens", Guide)
     # The paper guides t = 4..14 of 50.
-    start: float = _number(
-        0.08,
-        0,
-        1,
-        "Where in the schedule guidance begins, as a share of the steps. The very first steps are too noisy to see "
-        "motion in.",
-        "0 is the first sampling step",
-        offered=SHARES,
-    )
-    stop: float = _number(
-        0.30,
-        0,
-        1,
-        "Where guidance ends, as a share of the steps. Motion is decided early; later steps cost time and change "
-        "detail. At start nothing is guided, and it may not be below.",
-        "1 is the end of sampling",
-        offered=SHARES,
-    )
+    start: float = _number(0.08, 0, 1, "0 is the first sampling step", offered=SHARES)
+    stop: float = _number(0.30, 0, 1, "1 is the end of sampling", offered=SHARES)
     # 0 is the paper, whose motion shrinks.
-    preserve_motion: float = _number(
-        0.0,
-        0,
-        1e6,
-        "Keeps the motion from being slowed down: a penalty for every frame pair that moves less than with the initial "
-        "words. Raise it if guided videos come out too still; 0 is off and saves one evaluation per guided step.",
-        "0 lets the motion shrink",
-        step=0.1,
-        shown=10,
-    )
+    preserve_motion: float = _number(0.0, 0, 1e6, "0 lets the motion shrink", step=0.1, shown=10)
     preserve_detail: float = _number(
-        0.0,
-        0,
-        1e6,
-        "Keeps the picture from being softened: a penalty for every frame that has less fine detail than with the "
-        "initial words. Raise it if guided videos come out blurred; 0 is off and saves one evaluation per guided step, "
-        "which it shares with preserve_motion.",
-        "0 lets the picture soften",
-        offered=(0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0),
+        0.0, 0, 1e6, "0 lets the picture soften", offered=(0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
     )
-    checkpointing: Checkpointing = _choice(
-        "auto",
-        Checkpointing,
-        "On: a seventh of the memory for a third more time. Auto: only if memory is short.",
-    )
-    iterations: int = _number(
-        3,
-        1,
-        100,
-        "Optimiser iterations per guided step. More push harder and cost more time; 5 and more begin to still the "
-        "video.",
-        "the paper uses 3",
-        offered=tuple(range(1, 11)),
-    )
+    checkpointing: Checkpointing = _choice("auto", Checkpointing)
+    iterations: int = _number(3, 1, 100, "the paper uses 3", offered=tuple(range(1, 11)))
     # MinorityPrompt uses 0.01 and 0.001; the paper does not tell.
     learning_rate: float = _number(
         1e-2,
         0,
         10,
-        "How far an iteration moves the tokens, in the units of their embedding. Try 0.001 to 0.03 with CLIP; the "
-        "embeddings of T5 (Wan, LTX-Video) are larger and need more. strength multiplies it.",
         "try 0.01; strength 0 switches the guidance off",
         above=True,
         offered=(0.001, 0.002, 0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0),
     )
-    lambda_disc: float = _number(
-        1.0,
-        0,
-        1e6,
-        "Weight of the discriminator: motion like that of real videos.",
-        "0 leaves this loss out",
-        offered=WEIGHTS,
-    )
-    lambda_tv: float = _number(
-        0.1,
-        0,
-        1e6,
-        "Weight of smoothness (total variation of the flow, a mean over its pixels). Raise it against warping and "
-        "flicker; too much stills the video.",
-        "0 leaves this loss out",
-        offered=WEIGHTS,
-    )
-    lambda_reg: float = _number(
-        0.1,
-        0,
-        1e6,
-        "Weight that keeps the tokens near their initial words. Raise it if colours or content change too much.",
-        "0 leaves this loss out",
-        offered=WEIGHTS,
-    )
-    adversarial: Adversarial = _choice(
-        "saturating",
-        Adversarial,
-        "The paper's saturating loss, log(1 - phi), is gentle where the discriminator is sure that the motion is fake; "
-        "non_saturating, -log(phi), pushes hardest there. wasserstein, minus the score, pushes alike everywhere: for a "
-        "discriminator whose scores tell the better of two versions of a clip, but not one clip from another, as the "
-        "general one's.",
-    )
-    pairs: int = _number(
-        1,
-        1,
-        1000,
-        "Frame pairs looked at per iteration. More steady the motion of the whole video and cost decoding time and "
-        "memory.",
-        "the paper's reading is 1",
-        offered=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
-    )
+    lambda_disc: float = _number(1.0, 0, 1e6, "0 leaves this loss out", offered=WEIGHTS)
+    lambda_tv: float = _number(0.1, 0, 1e6, "0 leaves this loss out", offered=WEIGHTS)
+    lambda_reg: float = _number(0.1, 0, 1e6, "0 leaves this loss out", offered=WEIGHTS)
+    adversarial: Adversarial = _choice("saturating", Adversarial)
+    pairs: int = _number(1, 1, 1000, "the paper's reading is 1", offered=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64))
     max_gap: int = _number(
-        0,
-        0,
-        100000,
-        "Greatest distance between the frames of a pair; 0 is any. 1 looks at neighbouring frames only, as "
-        "discriminators are usually trained.",
-        "0 lets a pair lie any distance apart",
-        offered=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+        0, 0, 100000, "0 lets a pair lie any distance apart", offered=(0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
     )
-    every: int = _number(
-        1,
-        1,
-        1000,
-        "Guide every m-th step of the window, from its first on: 2 halves the cost.",
-        "1 guides each step of the window",
-        offered=(1, 2, 3, 4, 5),
-    )
+    every: int = _number(1, 1, 1000, "1 guides each step of the window", offered=(1, 2, 3, 4, 5))
     # MinorityPrompt judges the prompt's estimate alone.
-    loss_on: LossOn = _choice(
-        "cond",
-        LossOn,
-        "Judge the estimate from the prompt alone (cond), or mixed with the negative prompt as the picture will be "
-        "(cfg; one more evaluation per guided step).",
-    )
-    outside_window: OutsideWindow = _choice(
-        "plain",
-        OutsideWindow,
-        "Steps outside the window follow the plain prompt, as in the paper, or the prompt with the tokens as they "
-        "stand: stronger, but details may follow the tokens.",
-    )
-    fresh_adam: bool = field(
-        default=True, metadata={"knob": Knob("Begin each guided step with a new Adam, without momentum.")}
-    )
+    loss_on: LossOn = _choice("cond", LossOn)
+    outside_window: OutsideWindow = _choice("plain", OutsideWindow)
+    fresh_adam: bool = field(default=True, metadata={"knob": Knob()})
     beta2: float = _number(
         0.999,
         0,
         1,
-        "Adam's memory of gradient sizes. Lower it if single gradients are far too long.",
         "Adam's usual value is 0.999",
         below=True,
         offered=(0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9999),
     )
-    grad_clip: float = _number(
-        0.0,
-        0,
-        1e9,
-        "Greatest norm of the gradient over all tokens; 0 does not clip.",
-        "0 does not clip",
-        offered=(0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
-    )
+    grad_clip: float = _number(0.0, 0, 1e9, "0 does not clip", offered=(0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0))
     # Where they came from, for the report; no setting.
     preset: str = field(default="", compare=False)
 
@@ -291,7 +154,58 @@ class GuidanceSettings:
         return cls(**values)
 
 
+# What each setting does to the video and when to change it, for whoever sets it.
+TEXTS: dict[str, str] = {
+    "strength": "How hard the motion is pushed towards the real: it multiplies learning_rate. 0 is off: exactly the "
+    "picture of the plain prompt. Raise it if the motion still jitters, lower it if the picture drifts from the "
+    "prompt.",
+    "mode": "How much is computed for the guidance. exact: the paper's way, one evaluation of the model per "
+    "iteration. balanced: one evaluation per guided step serves all iterations, for about half of the extra time. "
+    "fast: the same with a coarser gradient, for the least time and memory. What it will cost is said before "
+    "sampling.",
+    "guide": "What is guided. tokens: the prompt's learnable tokens, as in the paper. estimate: the estimated video "
+    "itself, steadied along its own motion at steps that it finds by itself, without gradients; strength up to 1 is "
+    "the share, and only strength and the flow model count. both: one and the other.",
+    "start": "Where in the schedule guidance begins, as a share of the steps. The very first steps are too noisy to "
+    "see motion in.",
+    "stop": "Where guidance ends, as a share of the steps. Motion is decided early; later steps cost time and change "
+    "detail. At start nothing is guided, and it may not be below.",
+    "preserve_motion": "Keeps the motion from being slowed down: a penalty for every frame pair that moves less than "
+    "with the initial words. Raise it if guided videos come out too still; 0 is off and saves one evaluation per "
+    "guided step.",
+    "preserve_detail": "Keeps the picture from being softened: a penalty for every frame that has less fine detail "
+    "than with the initial words. Raise it if guided videos come out blurred; 0 is off and saves one evaluation per "
+    "guided step, which it shares with preserve_motion.",
+    "checkpointing": "On: a seventh of the memory for a third more time. Auto: only if memory is short.",
+    "iterations": "Optimiser iterations per guided step. More push harder and cost more time; 5 and more begin to "
+    "still the video.",
+    "learning_rate": "How far an iteration moves the tokens, in the units of their embedding. Try 0.001 to 0.03 with "
+    "CLIP; the embeddings of T5 (Wan, LTX-Video) are larger and need more. strength multiplies it.",
+    "lambda_disc": "Weight of the discriminator: motion like that of real videos.",
+    "lambda_tv": "Weight of smoothness (total variation of the flow, a mean over its pixels). Raise it against "
+    "warping and flicker; too much stills the video.",
+    "lambda_reg": "Weight that keeps the tokens near their initial words. Raise it if colours or content change too "
+    "much.",
+    "adversarial": "The paper's saturating loss, log(1 - phi), is gentle where the discriminator is sure that the "
+    "motion is fake; non_saturating, -log(phi), pushes hardest there. wasserstein, minus the score, pushes alike "
+    "everywhere: for a discriminator whose scores tell the better of two versions of a clip, but not one clip from "
+    "another, as the general one's.",
+    "pairs": "Frame pairs looked at per iteration. More steady the motion of the whole video and cost decoding time "
+    "and memory.",
+    "max_gap": "Greatest distance between the frames of a pair; 0 is any. 1 looks at neighbouring frames only, as "
+    "discriminators are usually trained.",
+    "every": "Guide every m-th step of the window, from its first on: 2 halves the cost.",
+    "loss_on": "Judge the estimate from the prompt alone (cond), or mixed with the negative prompt as the picture "
+    "will be (cfg; one more evaluation per guided step).",
+    "outside_window": "Steps outside the window follow the plain prompt, as in the paper, or the prompt with the "
+    "tokens as they stand: stronger, but details may follow the tokens.",
+    "fresh_adam": "Begin each guided step with a new Adam, without momentum.",
+    "beta2": "Adam's memory of gradient sizes. Lower it if single gradients are far too long.",
+    "grad_clip": "Greatest norm of the gradient over all tokens; 0 does not clip.",
+}
 KNOBS: dict[str, Knob] = {
-    item.name: item.metadata["knob"] for item in fields(GuidanceSettings) if "knob" in item.metadata
+    item.name: replace(item.metadata["knob"], text=TEXTS[item.name])
+    for item in fields(GuidanceSettings)
+    if "knob" in item.metadata
 }
 DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(GuidanceSettings) if item.name in KNOBS}

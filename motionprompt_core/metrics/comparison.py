@@ -78,15 +78,8 @@ def source(metric: str, clip: Clip) -> str:
 
 def table(clips: Sequence[Clip]) -> str:
     """A text table: a column for each video, its difference to the first, what is better, and whose formula it is."""
-    rows = [
-        [
-            "",
-            *(clip.name for clip in clips),
-            *(f"{clip.name} - {clips[0].name}" for clip in clips[1:]),
-            "better",
-            "formula",
-        ]
-    ]
+    further = [f"{clip.name} - {clips[0].name}" for clip in clips[1:]]
+    rows = [["", *(clip.name for clip in clips), *further, "better", "formula"]]
     changes = differences(clips)
     for metric, (sign, _) in METRICS.items():
         values = [clip.values().get(metric) for clip in clips]

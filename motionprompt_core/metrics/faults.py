@@ -38,15 +38,13 @@ class Fault(NamedTuple):
 
 def frame_colours(video: Tensor) -> Tensor:
     """Mean CIE L*a*b* of each sRGB frame of (T, 3, H, W) in [0, 1], white D65: (T, 3)."""
-    linear = torch.where(
-        video <= 0.04045, video / 12.92, ((video.clamp(min=0) + 0.055) / 1.055) ** 2.4
-    )  # IEC 61966-2-1
+    curve = ((video.clamp(min=0) + 0.055) / 1.055) ** 2.4  # IEC 61966-2-1
+    linear = torch.where(video <= 0.04045, video / 12.92, curve)
     to_xyz = video.new_tensor([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     white = to_xyz.sum(1)
     xyz = torch.einsum("ij,tjhw->tihw", to_xyz / white[:, None], linear)
-    x, y, z = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-9) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29).unbind(
-        1
-    )
+    root = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-9) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    x, y, z = root.unbind(1)
     return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), 1).mean((2, 3))
 
 

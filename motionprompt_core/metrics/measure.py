@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -182,7 +183,7 @@ class _Sums:
     def result(self, flow_model: FlowModel, length: int, side: int, seam_at: int | None) -> MeasuredVideo:
         assert self.warped is not None
         error, seen, all_error, pixels = self.warped.tolist()
-        speed = _mean(self.speeds)
+        speed = fmean(self.speeds)
         dynamic = None
         speeds = self.speeds if self.step == 1 else self.sampled_speeds
         if speeds:
@@ -190,15 +191,15 @@ class _Sums:
         seen_faults = faults.find(self.residuals, self.path, self.changes, self.colours, seam_at)
         drift, frozen = faults.colour_drift(self.colours), speed < FROZEN_SHARE * side
         metrics = TemporalMetrics(
-            temporal_flickering=1 - _mean(self.changes),
-            motion_smoothness=1 - _mean(self.halfway),
+            temporal_flickering=1 - fmean(self.changes),
+            motion_smoothness=1 - fmean(self.halfway),
             dynamic_degree=dynamic,
             flow_magnitude=speed,
             warping_error=error / seen if seen else all_error / pixels,
             flow_consistency=seen / pixels,
-            flow_acceleration=_mean(self.path) if self.path else 0.0,
-            sharpness=_mean(self.sharp),
-            discriminator_score=_mean(self.scores) if self.scores else None,
+            flow_acceleration=fmean(self.path) if self.path else 0.0,
+            sharpness=fmean(self.sharp),
+            discriminator_score=fmean(self.scores) if self.scores else None,
             frozen=frozen,
             flow_model=flow_model.name,
             frames=length,
@@ -252,7 +253,3 @@ def _sample(video: Tensor, found: _Sums, flow_model: FlowModel, batch: int) -> N
     if len(kept) > 1:
         found.sampled_speeds += top_speed(video_flow(kept, flow_model, batch=batch)).tolist()
     found.sampled = kept[-1:]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

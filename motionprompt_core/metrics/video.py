@@ -159,11 +159,7 @@ def sharpnesses(video: Tensor) -> Tensor:
 
 @torch.no_grad()
 def flow_scores(
-    flow: Tensor,
-    flow_model: FlowModel,
-    discriminator: FlowDiscriminator,
-    gap: int = 1,
-    batch: int = 8,
+    flow: Tensor, flow_model: FlowModel, discriminator: FlowDiscriminator, gap: int = 1, batch: int = 8
 ) -> Tensor:
     """phi(f) of all rows of flows (T, 2, H, W; px) between frames `gap` apart, as `flow_model` gives them, which is how
     training saw them; one number for each first flow.

@@ -166,7 +166,7 @@ def quotes(quote: str, text: str) -> bool:
 
 
 def test_every_error_on_the_troubleshooting_page_can_still_occur():
-    texts = strings("nodes", "motionprompt_core")
+    texts = strings("nodes", "motionprompt_core", "motionprompt_tools")
     gone = [quote for quote in quoted_errors() if not any(quotes(quote, text) for text in texts)]
     assert not gone, gone
 
