@@ -1,1 +1,1 @@
-"""What the claims rest on, and the pack never loads: training of the demo model, faults, suites, peers, costs."""
+"""What the claims rest on, and the pack never loads: training of the demo model, faults, suites, baselines, costs."""

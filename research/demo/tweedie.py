@@ -6,7 +6,7 @@ The paper trains on finished videos but judges blurry estimates. Two discriminat
 `clean` on finished videos, `aware` on those and estimates. auroc.json has how well either judges each step's
 estimates and finished videos, on held-out seeds. What either does as a guide, paired by prompt and seed:
 
-    python -m research evaluate --suite paper --arms motionprompt "other discriminator" --other-discriminator \
+    python -m research evaluate --suite paper --variants motionprompt "other discriminator" --other-discriminator \
         output/tweedie/clean.safetensors
 """
 
@@ -34,14 +34,14 @@ PARTS = (*(f"{step:02}" for step in STEPS), "finished")
 def train_both(files: Sequence[Path], out: Path, epochs: int) -> dict[str, FlowDiscriminator]:
     """Both discriminators, from their files if they are there."""
     found = {}
-    for arm in ("aware", "clean"):
-        path = out / f"{arm}.safetensors"
+    for variant in ("aware", "clean"):
+        path = out / f"{variant}.safetensors"
         if not path.is_file():
-            config = replace(CONFIG, trained_on=f"sprite world against the demo model, {arm}")
-            names = TRAINED if arm == "aware" else ("finished",)
-            result = train(files, config, epochs, names, out / f"{arm}.training.safetensors")
+            config = replace(CONFIG, trained_on=f"sprite world against the demo model, {variant}")
+            names = TRAINED if variant == "aware" else ("finished",)
+            result = train(files, config, epochs, names, out / f"{variant}.training.safetensors")
             save_discriminator(result.model, path, **result.best.to_dict(), license="GPL-3.0")
-        found[arm] = load_discriminator(path)
+        found[variant] = load_discriminator(path)
     return found
 
 
@@ -59,11 +59,11 @@ def scores(model: FlowDiscriminator, files: Sequence[Path]) -> dict[tuple[str, s
 def auroc_by_part(discriminators: dict[str, FlowDiscriminator], files: Sequence[Path]) -> dict[str, Any]:
     """AUROC of clips (mean logit of a clip's flows) against real ones, by part, kind of fake and discriminator."""
     table: dict[str, Any] = {"held_out_clips": len(files)}
-    for arm, model in discriminators.items():
+    for variant, model in discriminators.items():
         found = scores(model, files)
         for part in PARTS:
             for side in SIDES[1:]:
-                table.setdefault(part, {}).setdefault(side, {})[arm] = bootstrap_auroc(
+                table.setdefault(part, {}).setdefault(side, {})[variant] = bootstrap_auroc(
                     found["real", part], found[side, part]
                 )
     return table

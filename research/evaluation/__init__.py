@@ -1,1 +1,1 @@
-"""Suites, peers and the evidence."""
+"""Suites, baselines and the evidence."""

@@ -10,12 +10,12 @@ from typing import Any
 from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_tools.commandline import add_command
 
-from .arms import Arm
 from .evidence import FOLDER, write_evidence
 from .report import draw, markdown
 from .run import FIRST_SEED, WEIGHTS, RunConfig, run_suite
-from .suites import SEEDS, suite_arms
+from .suites import SEEDS, suite_variants
 from .summary import summarise
+from .variants import Variant
 
 
 def add_to(commands: Any) -> None:
@@ -33,23 +33,25 @@ def add_to(commands: Any) -> None:
         "--suite",
         choices=SEEDS,
         default="quick",
-        help="quick: three controls; paper: its ablations; peers: other methods; modes: ways to save",
+        help="quick: three controls; paper: its ablations; baselines: other methods; modes: ways to save",
     )
-    evaluate.add_argument("--arms", nargs="+", metavar="ARM", help="only these arms of the suite, and plain")
+    evaluate.add_argument(
+        "--variants", nargs="+", metavar="VARIANT", help="only these variants of the suite, and plain"
+    )
     evaluate.add_argument("--seeds", type=int, help="prompts and seeds; without it as many as the suite is made for")
     evaluate.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seeds are this one and the next ones")
     evaluate.add_argument(
         "--out",
         type=Path,
         help="folder for the results, without it output/evaluate/SUITE; "
-        "suites that share one share the videos of the arms that they have in common",
+        "suites that share one share the videos of the variants that they have in common",
     )
     evaluate.add_argument("--settings", type=json.loads, default={}, help="guidance settings, as JSON")
     evaluate.add_argument("--words", default="authentic", help="initial words of the tokens")
     evaluate.add_argument("--word", default="smooth", help="the fixed word of the control")
     evaluate.add_argument("--steps", type=int, default=20, help="DDIM steps")
     evaluate.add_argument("--weights", default=str(WEIGHTS), help="folder with the demo model and its discriminator")
-    evaluate.add_argument("--other-discriminator", default="", help="paper: a second one, the guide of another arm")
+    evaluate.add_argument("--other-discriminator", default="", help="paper: a second one, the guide of another variant")
     evaluate.add_argument("--flow-model", default="lucas_kanade", help="measures motion for the metrics")
     evaluate.add_argument("--workers", type=int, default=2, help="videos made at the same time, a thread each")
     evaluate.add_argument("--no-cost", action="store_true", help="do not count operations and memory")
@@ -70,13 +72,13 @@ def add_to(commands: Any) -> None:
     )
 
 
-def choose_arms(arms: list[Arm], names: list[str] | None) -> list[Arm]:
-    """The named arms and plain, in the suite's order; ValueError names one that is not in the suite."""
-    known = [arm.name for arm in arms]
+def choose_variants(variants: list[Variant], names: list[str] | None) -> list[Variant]:
+    """The named variants and plain, in the suite's order; ValueError names one that is not in the suite."""
+    known = [variant.name for variant in variants]
     unknown = [name for name in names or [] if name not in known]
     if unknown:
-        raise ValueError(f"--arms: {', '.join(unknown)} not in this suite, expected some of: {', '.join(known)}.")
-    return [arm for arm in arms if names is None or arm.name in ("plain", *names)]
+        raise ValueError(f"--variants: {', '.join(unknown)} not in this suite, expected some of: {', '.join(known)}.")
+    return [variant for variant in variants if names is None or variant.name in ("plain", *names)]
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -97,22 +99,24 @@ def run_evaluate(options: argparse.Namespace) -> None:
         options.weights,
         options.other_discriminator,
     )
-    arms = choose_arms(suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator)), options.arms)
+    variants = choose_variants(
+        suite_variants(config.suite, config.fixed_word, bool(config.other_discriminator)), options.variants
+    )
     rows = run_suite(
         config,
-        arms,
+        variants,
         seeds,
         options.first_seed,
         out,
         options.workers,
         cost=not options.no_cost and options.suite != "quick",
     )
-    summary = summarise(rows, arms, {"suite": config.suite, **config.fingerprint()})
-    if options.arms:
-        summary["chosen"] = options.arms
+    summary = summarise(rows, variants, {"suite": config.suite, **config.fingerprint()})
+    if options.variants:
+        summary["chosen"] = options.variants
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    if len(arms) > 1:
+    if len(variants) > 1:
         draw(summary, out / "report.png")
-    report = markdown(summary, "report.png" if len(arms) > 1 else None)
+    report = markdown(summary, "report.png" if len(variants) > 1 else None)
     (out / "report.md").write_text(report, encoding="utf-8")
     print(report)

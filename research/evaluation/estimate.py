@@ -21,9 +21,9 @@ from motionprompt_core.media.ops import gaussian_blur
 from motionprompt_core.metrics.video import flow_scores, video_flow
 
 from ..demo.pipeline import DemoPipeline
-from .arms import Arm
+from .baselines import LatentGuidance
 from .descend import descend
-from .peers import LatentGuidance
+from .variants import Variant
 
 
 @dataclass
@@ -197,32 +197,34 @@ class PredictAndPerturb(DemoPipeline):
         return x
 
 
-ARMS = (
-    Arm("estimate", "the estimate steadied, closed form", guided=False, pipeline=Corrected),
-    Arm("estimate, last step", "in the last step alone", guided=False, pipeline=Corrected, options={"last": True}),
-    Arm("estimate, gradient", "ten moves down a loss", guided=False, pipeline=Corrected, options={"form": "gradient"}),
-    Arm(
+VARIANTS = (
+    Variant("estimate", "the estimate steadied, closed form", guided=False, pipeline=Corrected),
+    Variant("estimate, last step", "in the last step alone", guided=False, pipeline=Corrected, options={"last": True}),
+    Variant(
+        "estimate, gradient", "ten moves down a loss", guided=False, pipeline=Corrected, options={"form": "gradient"}
+    ),
+    Variant(
         "gradient with discriminator",
         "its opinion among the terms",
         guided=False,
         pipeline=Corrected,
         options={"form": "gradient", "phi": 0.01},
     ),
-    Arm(
+    Variant(
         "estimate, judged",
         "where the discriminator finds it more real",
         guided=False,
         pipeline=Corrected,
         options={"judged": True},
     ),
-    Arm("estimate + motionprompt", "and the tokens optimised", pipeline=Corrected),
-    Arm("latent guidance, same loss", "DPS with the gradient form's loss", pipeline=LatentGuidanceSameLoss),
-    Arm("motionprompt, same loss", "tokens with the gradient form's loss", pipeline=TokensSameLoss),
-    Arm("post-process", "plain's finished frames steadied in the same way", guided=False, pipeline=Afterwards),
-    Arm(
+    Variant("estimate + motionprompt", "and the tokens optimised", pipeline=Corrected),
+    Variant("latent guidance, same loss", "DPS with the gradient form's loss", pipeline=LatentGuidanceSameLoss),
+    Variant("motionprompt, same loss", "tokens with the gradient form's loss", pipeline=TokensSameLoss),
+    Variant("post-process", "plain's finished frames steadied in the same way", guided=False, pipeline=Afterwards),
+    Variant(
         "blurred", "plain's finished frames blurred by 0.8 px", guided=False, pipeline=Afterwards, options={"blur": 0.8}
     ),
-    Arm("STG-like", "away from the model without temporal layers", guided=False, pipeline=WithoutMotion),
-    Arm("PhaseLock", "frame-to-frame changes of a two-step draft", guided=False, pipeline=PhaseLock),
-    Arm("predict and perturb", "self-refining sampling", guided=False, pipeline=PredictAndPerturb),
+    Variant("STG-like", "away from the model without temporal layers", guided=False, pipeline=WithoutMotion),
+    Variant("PhaseLock", "frame-to-frame changes of a two-step draft", guided=False, pipeline=PhaseLock),
+    Variant("predict and perturb", "self-refining sampling", guided=False, pipeline=PredictAndPerturb),
 )

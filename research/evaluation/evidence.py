@@ -9,17 +9,17 @@ from typing import Any
 from .report import draw, markdown
 
 FOLDER = Path("docs/evidence")
-COLUMNS = ("arm", "against", "metric", "mean", "low", "high", "seeds")  # of a difference, as it is kept
+COLUMNS = ("variant", "against", "metric", "mean", "low", "high", "seeds")  # of a difference, as it is kept
 WIDTH = 120
 TITLES = {
     "quick": "Guidance against three controls",
-    "peers": "Guidance against its peers",
+    "baselines": "Guidance against baselines",
     "paper": "The paper's ablations",
     "tweedie": "A discriminator that has not seen estimates",
     "general": "The general discriminator, and preserve_motion",
     "modes": "What the ways to save cost in quality",
     "estimate": "Correcting the estimate",
-    "estimate_peers": "Correcting the estimate, and everything else",
+    "estimate_baselines": "Correcting the estimate, and everything else",
     "estimate_place": "The loss, the place and the judge",
     "estimate_8": "Correcting the estimate in 8 steps",
     "estimate_4": "Correcting the estimate in 4 steps",

@@ -19,9 +19,9 @@ from motionprompt_core.metrics.measure import measure_video
 from motionprompt_tools import world
 
 from ..demo import truth
-from .arms import fixed_word
 from .run import RunConfig, network_of, prompt_of
 from .summary import add_coherence
+from .variants import fixed_word
 
 FIRST_SEED = 30_000
 WORDS = (

@@ -33,38 +33,42 @@ def markdown(summary: dict[str, Any], plot: str | None = None) -> str:
         plot: file name of the picture that `draw` made, to be shown; None for a report without.
     """
     parts = [_head(summary), _means(summary)]
-    parts += [f"![Coherence gained by each arm, with 95 % intervals, and against its cost]({plot})"] if plot else []
+    parts += [f"![Coherence gained by each variant, with 95 % intervals, and against its cost]({plot})"] if plot else []
     parts += [
-        _differences(summary, _against_plain(summary), "Every arm minus plain", SHOWN),
-        _differences(summary, _against_plain(summary), "What should stay: every arm minus plain", KEPT),
+        _differences(summary, _against_plain(summary), "Every variant minus plain", SHOWN),
+        _differences(summary, _against_plain(summary), "What should stay: every variant minus plain", KEPT),
     ]
     subject = _subject(summary)
-    controls = [name for name in summary["arms"] if subject in summary["arms"] and name not in ("plain", subject)]
+    controls = [
+        name for name in summary["variants"] if subject in summary["variants"] and name not in ("plain", subject)
+    ]
     columns = [(subject, name) for name in controls]
-    parts += [_differences(summary, columns, f"{SUBJECTS[subject]} minus every other arm", METRICS)]
+    parts += [_differences(summary, columns, f"{SUBJECTS[subject]} minus every other variant", METRICS)]
     parts += [_cost(summary), _ahead(summary)]
     parts += [_findings(summary)] if summary["findings"] else []
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _subject(summary: dict[str, Any]) -> str:
-    """The arm that the suite is about."""
+    """The variant that the suite is about."""
     return summary.get("subject", "motionprompt")
 
 
 def _against_plain(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(name, "plain") for name in summary["arms"] if name != "plain"]
+    return [(name, "plain") for name in summary["variants"] if name != "plain"]
 
 
-def find(summary: dict[str, Any], arm: str, against: str, metric: str) -> dict[str, Any]:
+def find(summary: dict[str, Any], variant: str, against: str, metric: str) -> dict[str, Any]:
     """The paired difference of one metric."""
-    return next(d for d in summary["differences"] if (d["arm"], d["against"], d["metric"]) == (arm, against, metric))
+    return next(
+        d for d in summary["differences"] if (d["variant"], d["against"], d["metric"]) == (variant, against, metric)
+    )
 
 
 def command(summary: dict[str, Any]) -> str:
     """What reproduces the numbers."""
     config, parts = summary["config"], [f"python -m research evaluate --suite {summary['suite']}"]
-    parts += ["--arms " + " ".join(f'"{name}"' for name in summary["chosen"])] if summary.get("chosen") else []
+    parts += ["--variants " + " ".join(f'"{name}"' for name in summary["chosen"])] if summary.get("chosen") else []
     parts += [f"--seeds {summary['seeds']} --first-seed {summary['first_seed']}"]
     parts += [f'--word "{config["fixed_word"]}"'] + ([f'--words "{config["words"]}"'] if config["words"] else [])
     parts += [f"--steps {config['steps']}"] if config["steps"] != 20 else []
@@ -82,7 +86,7 @@ def _json(value: Any) -> str:
 def _head(summary: dict[str, Any]) -> str:
     digests = ", ".join(f"{name} `{digest[:12]}`" for name, digest in summary["config"]["sha256"].items())
     return (
-        f"{summary['seeds']} prompts and seeds from {summary['first_seed']} on, the same in every arm, "
+        f"{summary['seeds']} prompts and seeds from {summary['first_seed']} on, the same in every variant, "
         f"{summary['config']['steps']} DDIM steps. Weights (SHA-256): {digests}.\n\n    {command(summary)}"
     )
 
@@ -94,11 +98,16 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 def _means(summary: dict[str, Any]) -> str:
     rows = []
-    for name, arm in summary["arms"].items():
-        means = arm["means"]
+    for name, variant in summary["variants"].items():
+        means = variant["means"]
         adherence = sum(means[key] for key in ADHERENCE) / len(ADHERENCE)
         rows.append(
-            [f"{name}: {arm['about']}", *(f"{means[key]:.4g}" for key in MEANS), f"{adherence:.1%}", str(arm["frozen"])]
+            [
+                f"{name}: {variant['about']}",
+                *(f"{means[key]:.4g}" for key in MEANS),
+                f"{adherence:.1%}",
+                str(variant["frozen"]),
+            ]
         )
     header = ["mean", *(f"{key} ({BETTER[METRICS[key]]})" for key in MEANS), "prompt followed", "frozen videos"]
     return _table(header, rows)
@@ -117,9 +126,9 @@ def _differences(summary: dict[str, Any], pairs: list[tuple[str, str]], title: s
     if not pairs:
         return ""
     rows = []
-    for arm, against in pairs:
-        found = [find(summary, arm, against, metric) for metric in metrics]
-        rows.append([arm if against == "plain" else against, *(cell(one) for one in found)])
+    for variant, against in pairs:
+        found = [find(summary, variant, against, metric) for metric in metrics]
+        rows.append([variant if against == "plain" else against, *(cell(one) for one in found)])
     header = ["", *(f"{key} ({BETTER[sign]})" for key, sign in metrics.items())]
     text = (
         f"**{title}**, mean [95 % paired bootstrap interval]; **bold** is better and *italic* worse (or changed, "
@@ -131,19 +140,21 @@ def _differences(summary: dict[str, Any], pairs: list[tuple[str, str]], title: s
 def _cost(summary: dict[str, Any]) -> str:
     """Costs as ratios to a plain video, and the coherence gained per extra one's worth of operations."""
     rows = []
-    for name, arm in summary["arms"].items():
-        if arm.get("reference"):
+    for name, variant in summary["variants"].items():
+        if variant.get("reference"):
             continue
         gained = find(summary, name, "plain", "coherence") if name != "plain" else None
-        extra = arm.get("flops_ratio", 1.0) - 1
+        extra = variant.get("flops_ratio", 1.0) - 1
         per_flop = (
             "-"
-            if gained is None or "flops_ratio" not in arm
+            if gained is None or "flops_ratio" not in variant
             else "no extra cost"
             if extra < 0.005
             else (f"{gained['mean'] / extra:+.3g} [{gained['low'] / extra:+.3g}, {gained['high'] / extra:+.3g}]")
         )
-        ratios = [f"{arm[key]:.2f}" if key in arm else "-" for key in ("flops_ratio", "time_ratio", "memory_ratio")]
+        ratios = [
+            f"{variant[key]:.2f}" if key in variant else "-" for key in ("flops_ratio", "time_ratio", "memory_ratio")
+        ]
         rows.append([name, *ratios, per_flop])
     if len(rows) < 2:
         return ""
@@ -161,10 +172,10 @@ def _cost(summary: dict[str, Any]) -> str:
 
 def _ahead(summary: dict[str, Any]) -> str:
     """Who beats the suite's subject, in words: by coherence with an interval, and by its mean per extra operation."""
-    arms, subject = summary["arms"], _subject(summary)
-    if subject not in arms or len(arms) < 3:
+    variants, subject = summary["variants"], _subject(summary)
+    if subject not in variants or len(variants) < 3:
         return ""
-    others = [name for name in arms if name not in ("plain", subject) and not arms[name].get("reference")]
+    others = [name for name in variants if name not in ("plain", subject) and not variants[name].get("reference")]
     if not others:
         return ""
     found = {name: find(summary, subject, name, "coherence") for name in others}
@@ -176,12 +187,12 @@ def _ahead(summary: dict[str, Any]) -> str:
         f"More coherent than {SUBJECTS[subject]}, by an interval that leaves out 0: {_names(better)}. Less coherent: "
         f"{_names(worse)}. Not told apart: {_names(undecided)}."
     )
-    ratio = arms[subject].get("flops_ratio")
+    ratio = variants[subject].get("flops_ratio")
     if ratio is None:
         return text
-    counted = [name for name in others if "flops_ratio" in arms[name]]
+    counted = [name for name in others if "flops_ratio" in variants[name]]
     gains = {name: find(summary, name, "plain", "coherence")["mean"] for name in (subject, *counted)}
-    extra = {name: max(arms[name]["flops_ratio"] - 1, 1e-9) for name in gains}
+    extra = {name: max(variants[name]["flops_ratio"] - 1, 1e-9) for name in gains}
     mine = gains[subject] / extra[subject]
     ahead = [name for name in counted if gains[name] > 0 and gains[name] / extra[name] > mine]
     return f"{text} More coherence gained per extra operation than {SUBJECTS[subject]} (means): {_names(ahead)}."
@@ -196,7 +207,7 @@ def _findings(summary: dict[str, Any]) -> str:
     rows = [
         [
             f["text"],
-            f"{f['arm']} minus {f['against']}, {f['metric']}",
+            f"{f['variant']} minus {f['against']}, {f['metric']}",
             signs[f["sign"]],
             f["paper"] or "sign only",
             f"{f['mean']:+.3g} [{f['low']:+.3g}, {f['high']:+.3g}]",
@@ -210,12 +221,12 @@ def _findings(summary: dict[str, Any]) -> str:
 
 
 def draw(summary: dict[str, Any], path: Path) -> None:
-    """Writes a picture: coherence and motion of every arm against plain, and coherence against cost.
+    """Writes a picture: coherence and motion of every variant against plain, and coherence against cost.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    names = [name for name in summary["arms"] if name != "plain"]
+    names = [name for name in summary["variants"] if name != "plain"]
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 1.6 + 0.32 * len(names)), dpi=80, layout="constrained")
@@ -232,10 +243,10 @@ def draw(summary: dict[str, Any], path: Path) -> None:
         axes.set_yticks(range(len(names)), list(reversed(names)), fontsize=8)
         axes.set_title(title, fontsize=9)
     middle.set_yticklabels([])
-    rivals = [name for name in names if not summary["arms"][name].get("reference")]
-    counted = all("flops_ratio" in summary["arms"][name] for name in rivals)
+    rivals = [name for name in names if not summary["variants"][name].get("reference")]
+    counted = all("flops_ratio" in summary["variants"][name] for name in rivals)
     for name in rivals:
-        ratio = summary["arms"][name]["flops_ratio" if counted else "time_ratio"]
+        ratio = summary["variants"][name]["flops_ratio" if counted else "time_ratio"]
         gained = find(summary, name, "plain", "coherence")["mean"]
         right.plot(ratio, gained, "o", color="C3" if name == _subject(summary) else "C0")
         right.annotate(name, (ratio, gained), fontsize=7, xytext=(3, 3), textcoords="offset points")

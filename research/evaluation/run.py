@@ -25,9 +25,9 @@ from motionprompt_core.metrics.video import flow_scores, video_flow
 from motionprompt_tools import world
 
 from ..demo import truth
-from .arms import Arm, Networks, clip_of
 from .cost import measure
-from .suites import Suite, suite_arms
+from .suites import Suite, suite_variants
+from .variants import Networks, Variant, clip_of
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 FIRST_SEED = 50_000  # the discriminator's training begins at 10,000, the choice of a word at 30,000
@@ -55,7 +55,7 @@ class RunConfig:
     other_discriminator: str = ""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides an arm's video: not the suite, and what is in the files rather than where they are."""
+        """What decides a variant's video: not the suite, and what is in the files rather than where they are."""
         folder = Path(self.weights)
         files = {"model": folder / MODEL, "discriminator": folder / DISCRIMINATOR}
         if self.other_discriminator:
@@ -70,7 +70,7 @@ class Job:
     """One video, or, without a seed, the cost of one."""
 
     config: RunConfig
-    arm: str
+    variant: str
     seed: int | None
 
 
@@ -104,22 +104,22 @@ def run_job(job: Job) -> dict[str, Any]:
     """The job's line: metrics of the video, what the truth says of it, and times; or what such a video costs."""
     config = job.config
     networks = network_of(config)
-    arms = suite_arms(config.suite, config.fixed_word, bool(config.other_discriminator))
-    arm = next(arm for arm in arms if arm.name == job.arm)
+    variants = suite_variants(config.suite, config.fixed_word, bool(config.other_discriminator))
+    variant = next(variant for variant in variants if variant.name == job.variant)
     settings = GuidanceSettings.from_dict(config.settings)
     clip, prompt = prompt_of(job.seed or FIRST_SEED)
     if job.seed is None:
         return {
-            "arm": arm.name,
+            "variant": variant.name,
             "seed": None,
-            **measure(lambda: arm.sample(networks, prompt, FIRST_SEED, settings, config.words)),
+            **measure(lambda: variant.sample(networks, prompt, FIRST_SEED, settings, config.words)),
         }
     wall, cpu = time.perf_counter(), time.process_time()
-    video = arm.sample(networks, prompt, job.seed, settings, config.words)
+    video = variant.sample(networks, prompt, job.seed, settings, config.words)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     reading, flow = truth.read(video), video_flow(video, networks.flow)
     return {
-        "arm": arm.name,
+        "variant": variant.name,
         "seed": job.seed,
         "prompt": prompt,
         **measure_video(video, networks.measure).metrics.to_dict(),
@@ -156,22 +156,28 @@ def read_lines(path: Path, fingerprint: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def run_suite(
-    config: RunConfig, arms: list[Arm], seeds: int, first_seed: int, out: Path, workers: int = 2, cost: bool = True
+    config: RunConfig,
+    variants: list[Variant],
+    seeds: int,
+    first_seed: int,
+    out: Path,
+    workers: int = 2,
+    cost: bool = True,
 ) -> list[dict[str, Any]]:
     """All lines of a suite, from `out`/results.jsonl as far as they are there, the others made and written now.
 
     Args:
-        arms: of the suite; not necessarily all.
+        variants: of the suite; not necessarily all.
         seeds: how many, from `first_seed` on; the seed draws the prompt too.
-        cost: also measure every arm's operations, memory and time, each on its own.
+        cost: also measure every variant's operations, memory and time, each on its own.
     """
     fingerprint, path = config.fingerprint(), out / "results.jsonl"
     rows = read_lines(path, fingerprint)
-    done = {(row["arm"], row["seed"]) for row in rows}
+    done = {(row["variant"], row["seed"]) for row in rows}
     wanted: list[int | None] = [*range(first_seed, first_seed + seeds)]
-    # Seed by seed: a run that is stopped has all arms of the seeds it got to.
-    jobs = [Job(config, arm.name, seed) for seed in ([None] if cost else []) + wanted for arm in arms]
-    jobs = [job for job in jobs if (job.arm, job.seed) not in done]
+    # Seed by seed: a run that is stopped has all variants of the seeds it got to.
+    jobs = [Job(config, variant.name, seed) for seed in ([None] if cost else []) + wanted for variant in variants]
+    jobs = [job for job in jobs if (job.variant, job.seed) not in done]
     out.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(line) + "\n" for line in [{"config": fingerprint}, *rows])
     part = path.with_suffix(".part")
@@ -183,10 +189,10 @@ def run_suite(
             file.write(json.dumps(row) + "\n")
             file.flush()
             bar.update()
-    order = {arm.name: i for i, arm in enumerate(arms)}
-    keep = {(arm.name, seed) for arm in arms for seed in [None, *wanted]}
-    rows = [row for row in rows if (row["arm"], row["seed"]) in keep]
-    return sorted(rows, key=lambda row: (row["seed"] or -1, order[row["arm"]]))
+    order = {variant.name: i for i, variant in enumerate(variants)}
+    keep = {(variant.name, seed) for variant in variants for seed in [None, *wanted]}
+    rows = [row for row in rows if (row["variant"], row["seed"]) in keep]
+    return sorted(rows, key=lambda row: (row["seed"] or -1, order[row["variant"]]))
 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[dict[str, Any]]:

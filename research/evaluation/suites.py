@@ -1,30 +1,30 @@
-"""Which arms a suite compares, and what the paper says about them."""
+"""Which variants a suite compares, and what the paper says about them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from . import estimate, peers
-from .arms import MOTIONPROMPT, PLAIN, RENDERED, UNOPTIMISED, Arm, fixed_word
+from . import baselines, estimate
+from .variants import MOTIONPROMPT, PLAIN, RENDERED, UNOPTIMISED, Variant, fixed_word
 
-Suite = Literal["quick", "paper", "peers", "modes", "estimate"]
-# The arm that a suite is about, if it is not "motionprompt".
+Suite = Literal["quick", "paper", "baselines", "modes", "estimate"]
+# The variant that a suite is about, if it is not "motionprompt".
 SUBJECT: dict[str, str] = {"estimate": "estimate"}
-SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "peers": 64, "modes": 64, "estimate": 64}
+SEEDS: dict[str, int] = {"quick": 12, "paper": 64, "baselines": 64, "modes": 64, "estimate": 64}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something the paper reports: the sign of `metric` in `arm` minus `against`.
+    """Something the paper reports: the sign of `metric` in `variant` minus `against`.
 
     Attributes:
-        text: the finding. sign: +1 the arm has more of the metric, -1 less, 0 no consistent difference.
+        text: the finding. sign: +1 the variant has more of the metric, -1 less, 0 no consistent difference.
         paper: the figure, where one is known.
     """
 
     text: str
-    arm: str
+    variant: str
     against: str
     metric: str
     sign: int
@@ -76,36 +76,36 @@ FINDINGS = (
 )
 
 PAPER = (
-    Arm("no discriminator", "lambda_disc 0", settings={"lambda_disc": 0.0}),
-    Arm("no TV", "lambda_tv 0", settings={"lambda_tv": 0.0}),
-    Arm("no regulariser", "lambda_reg 0", settings={"lambda_reg": 0.0}),
-    Arm("regulariser", "lambda_reg 0.1, the nodes' default", settings={"lambda_reg": 0.1}),
-    Arm("K = 1", "one iteration per guided step", settings={"iterations": 1}),
-    Arm("K = 3", "three", settings={"iterations": 3}),
-    Arm("K = 5", "five", settings={"iterations": 5}),
-    Arm("early window", "steps 0 to 10 of 50", settings={"start": 0.0, "stop": 0.22}),
-    Arm("paper's window", "steps 4 to 14 of 50", settings={"start": 0.08, "stop": 0.30}),
-    Arm("late window", "steps 20 to 30 of 50", settings={"start": 0.40, "stop": 0.62}),
-    Arm("3 tokens", "the words three times", repeat=3),
-    Arm("tokens in front", "before the prompt", placement="front"),
-    Arm('word "authentic"', 'initial word "authentic"', words="authentic"),
-    Arm('word "the"', 'initial word "the"', words="the"),
+    Variant("no discriminator", "lambda_disc 0", settings={"lambda_disc": 0.0}),
+    Variant("no TV", "lambda_tv 0", settings={"lambda_tv": 0.0}),
+    Variant("no regulariser", "lambda_reg 0", settings={"lambda_reg": 0.0}),
+    Variant("regulariser", "lambda_reg 0.1, the nodes' default", settings={"lambda_reg": 0.1}),
+    Variant("K = 1", "one iteration per guided step", settings={"iterations": 1}),
+    Variant("K = 3", "three", settings={"iterations": 3}),
+    Variant("K = 5", "five", settings={"iterations": 5}),
+    Variant("early window", "steps 0 to 10 of 50", settings={"start": 0.0, "stop": 0.22}),
+    Variant("paper's window", "steps 4 to 14 of 50", settings={"start": 0.08, "stop": 0.30}),
+    Variant("late window", "steps 20 to 30 of 50", settings={"start": 0.40, "stop": 0.62}),
+    Variant("3 tokens", "the words three times", repeat=3),
+    Variant("tokens in front", "before the prompt", placement="front"),
+    Variant('word "authentic"', 'initial word "authentic"', words="authentic"),
+    Variant('word "the"', 'initial word "the"', words="the"),
 )
-OTHER_DISCRIMINATOR = Arm("other discriminator", "guided by the second discriminator", discriminator="other")
+OTHER_DISCRIMINATOR = Variant("other discriminator", "guided by the second discriminator", discriminator="other")
 PRESERVE = (
-    Arm("preserve motion", "MotionPrompt with preserve_motion 5", settings={"preserve_motion": 5.0}),
-    Arm("no preserve_detail", "MotionPrompt with preserve_detail 0", settings={"preserve_detail": 0.0}),
+    Variant("preserve motion", "MotionPrompt with preserve_motion 5", settings={"preserve_motion": 5.0}),
+    Variant("no preserve_detail", "MotionPrompt with preserve_detail 0", settings={"preserve_detail": 0.0}),
 )
 
 MODES = (
-    Arm("balanced", "one evaluation per guided step", settings={"mode": "balanced"}),
-    Arm("fast", "the same with the gradient of the late layers", settings={"mode": "fast"}),
-    Arm("balanced, every 2nd step", "half of the guided steps", settings={"mode": "balanced", "every": 2}),
+    Variant("balanced", "one evaluation per guided step", settings={"mode": "balanced"}),
+    Variant("fast", "the same with the gradient of the late layers", settings={"mode": "fast"}),
+    Variant("balanced, every 2nd step", "half of the guided steps", settings={"mode": "balanced", "every": 2}),
 )
 
 
-def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> list[Arm]:
-    """The arms of a suite, the plain sampler first.
+def suite_variants(suite: Suite, word: str, other_discriminator: bool = False) -> list[Variant]:
+    """The variants of a suite, the plain sampler first.
 
     Args:
         word: the fixed word that the prompt alone is helped with.
@@ -116,9 +116,9 @@ def suite_arms(suite: Suite, word: str, other_discriminator: bool = False) -> li
     if suite == "modes":
         return [PLAIN, MOTIONPROMPT, RENDERED, *MODES]
     if suite == "estimate":
-        return [PLAIN, MOTIONPROMPT, RENDERED, *estimate.ARMS, *peers.ARMS]
+        return [PLAIN, MOTIONPROMPT, RENDERED, *estimate.VARIANTS, *baselines.VARIANTS]
     if suite == "quick":
         return controls
     if suite == "paper":
         return [*controls, *paper]
-    return [*controls, *PRESERVE, *peers.ARMS]
+    return [*controls, *PRESERVE, *baselines.VARIANTS]

@@ -9,8 +9,8 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from ..statistics import paired_bootstrap
-from .arms import Arm
 from .suites import FINDINGS, SUBJECT
+from .variants import Variant
 
 # What blending frames cannot buy comes first.
 # metric -> +1 if higher is better, -1 if lower is, 0 if it should merely stay
@@ -45,13 +45,13 @@ COHERENCE = ("temporal_flickering", "motion_smoothness", "warping_error", "perma
 Table = dict[str, dict[int, dict[str, Any]]]
 
 
-def by_arm(rows: list[dict[str, Any]]) -> tuple[Table, dict[str, dict[str, float]], list[int]]:
-    """Videos by arm and seed, costs by arm, and the seeds that every arm has."""
+def by_variant(rows: list[dict[str, Any]]) -> tuple[Table, dict[str, dict[str, float]], list[int]]:
+    """Videos by variant and seed, costs by variant, and the seeds that every variant has."""
     videos: Table = {}
-    costs = {row["arm"]: row for row in rows if row["seed"] is None}
+    costs = {row["variant"]: row for row in rows if row["seed"] is None}
     for row in rows:
         if row["seed"] is not None:
-            videos.setdefault(row["arm"], {})[row["seed"]] = dict(row)
+            videos.setdefault(row["variant"], {})[row["seed"]] = dict(row)
     seeds = sorted(set.intersection(*(set(found) for found in videos.values()))) if videos else []
     return videos, costs, seeds
 
@@ -78,36 +78,38 @@ def varies(values: list[float]) -> bool:
     return Counter(values).most_common(1)[0][1] <= 0.9 * len(values)
 
 
-def difference(videos: Table, seeds: list[int], arm: str, against: str, metric: str) -> dict[str, Any]:
-    first, second = ([videos[name][seed][metric] for seed in seeds] for name in (arm, against))
+def difference(videos: Table, seeds: list[int], variant: str, against: str, metric: str) -> dict[str, Any]:
+    first, second = ([videos[name][seed][metric] for seed in seeds] for name in (variant, against))
     result = paired_bootstrap(first, second)
-    return {"arm": arm, "against": against, "metric": metric, **result._asdict(), "seeds": len(seeds)}
+    return {"variant": variant, "against": against, "metric": metric, **result._asdict(), "seeds": len(seeds)}
 
 
-def summarise(rows: list[dict[str, Any]], arms: list[Arm], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The summary that `report` draws; only seeds that every arm has count.
+def summarise(rows: list[dict[str, Any]], variants: list[Variant], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary that `report` draws; only seeds that every variant has count.
 
     Raises:
         ValueError: there are fewer than two such seeds.
     """
-    videos, costs, seeds = by_arm(rows)
+    videos, costs, seeds = by_variant(rows)
     if len(seeds) < 2:
-        raise ValueError(f"summary: {len(seeds)} seed(s) have a video of every arm, but an interval needs at least 2.")
+        raise ValueError(
+            f"summary: {len(seeds)} seed(s) have a video of every variant, but an interval needs at least 2."
+        )
     add_coherence(videos, seeds)
-    names = [arm.name for arm in arms]
+    names = [variant.name for variant in variants]
     pairs = [(name, "plain") for name in names if name != "plain"]
     subject = SUBJECT.get(config["suite"], "motionprompt")
     pairs += [(subject, name) for name in names if subject in names and name not in ("plain", subject)]
     differences = [difference(videos, seeds, a, b, metric) for a, b in pairs for metric in METRICS]
     table = {}
-    for arm in arms:
-        found = videos[arm.name]
-        table[arm.name] = {
-            "about": arm.about,
-            "reference": arm.reference,
+    for variant in variants:
+        found = videos[variant.name]
+        table[variant.name] = {
+            "about": variant.about,
+            "reference": variant.reference,
             "means": {metric: fmean(found[seed][metric] for seed in seeds) for metric in METRICS},
             "frozen": sum(bool(found[seed]["frozen"]) for seed in seeds),
-            **_cost(arm.name, videos, costs, seeds),
+            **_cost(variant.name, videos, costs, seeds),
         }
     return {
         "suite": config["suite"],
@@ -115,32 +117,32 @@ def summarise(rows: list[dict[str, Any]], arms: list[Arm], config: Mapping[str, 
         "config": dict(config),
         "seeds": len(seeds),
         "first_seed": seeds[0],
-        "arms": table,
+        "variants": table,
         "differences": differences,
         "findings": _findings(videos, seeds) if config["suite"] == "paper" else [],
     }
 
 
-def _cost(arm: str, videos: Table, costs: dict[str, dict[str, float]], seeds: list[int]) -> dict[str, Any]:
+def _cost(variant: str, videos: Table, costs: dict[str, dict[str, float]], seeds: list[int]) -> dict[str, Any]:
     """Ratios to the plain video. Time is the processor's: other programs on the machine do not count."""
 
     def seconds(name: str) -> float:
-        if "cpu_seconds" in costs.get(arm, {}) and "cpu_seconds" in costs.get("plain", {}):
+        if "cpu_seconds" in costs.get(variant, {}) and "cpu_seconds" in costs.get("plain", {}):
             return costs[name]["cpu_seconds"]
         return sorted(videos[name][seed]["cpu_seconds"] for seed in seeds)[len(seeds) // 2]
 
-    found: dict[str, Any] = {"cpu_seconds": seconds(arm), "time_ratio": seconds(arm) / seconds("plain")}
-    if arm in costs and "plain" in costs:
+    found: dict[str, Any] = {"cpu_seconds": seconds(variant), "time_ratio": seconds(variant) / seconds("plain")}
+    if variant in costs and "plain" in costs:
         for key in ("flops", "memory"):
-            found[key], found[f"{key}_ratio"] = costs[arm][key], costs[arm][key] / costs["plain"][key]
+            found[key], found[f"{key}_ratio"] = costs[variant][key], costs[variant][key] / costs["plain"][key]
     return found
 
 
 def _findings(videos: Table, seeds: list[int]) -> list[dict[str, Any]]:
     found = []
     for finding in FINDINGS:
-        if finding.arm in videos and finding.against in videos:
-            ours = difference(videos, seeds, finding.arm, finding.against, finding.metric)
+        if finding.variant in videos and finding.against in videos:
+            ours = difference(videos, seeds, finding.variant, finding.against, finding.metric)
             found.append(
                 {
                     **ours,

@@ -59,7 +59,7 @@ def test_paper_is_the_paper():
     assert (paper.outside_window, paper.preserve_motion, paper.preserve_detail) == ("plain", 0, 0)
 
 
-@pytest.mark.parametrize("table", ["quick", "peers"])
+@pytest.mark.parametrize("table", ["quick", "baselines"])
 def test_the_demo_preset_with_tokens_is_what_the_tables_were_made_with(table):
     config = json.loads((ROOT / "docs" / "evidence" / f"{table}.json").read_text())["config"]
     settings = PRESETS["demo"].settings

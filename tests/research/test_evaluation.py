@@ -16,15 +16,15 @@ from motionprompt_core.guidance.settings import GuidanceSettings
 from research.__main__ import main
 from research.demo.pipeline import DemoPipeline
 from research.demo.truth import read
-from research.evaluation.arms import MOTIONPROMPT, PLAIN, RENDERED, Arm, Networks
+from research.evaluation.baselines import VARIANTS as BASELINES
 from research.evaluation.cost import measure
 from research.evaluation.evidence import evidence, from_text, short, to_text
 from research.evaluation.frequency import mix
-from research.evaluation.peers import ARMS as PEERS
 from research.evaluation.report import markdown
 from research.evaluation.run import prompt_of
-from research.evaluation.suites import suite_arms
+from research.evaluation.suites import suite_variants
 from research.evaluation.summary import METRICS, summarise, verdict
+from research.evaluation.variants import MOTIONPROMPT, PLAIN, RENDERED, Networks, Variant
 
 CONFIG = {
     "suite": "quick",
@@ -62,7 +62,7 @@ def command(out, *more: str) -> list[str]:
 def without_times(path) -> list[dict]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows = [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in rows]
-    return sorted(rows, key=lambda row: (row.get("seed", 0), row.get("arm", "")))
+    return sorted(rows, key=lambda row: (row.get("seed", 0), row.get("variant", "")))
 
 
 @pytest.mark.filterwarnings("ignore:the discriminator was trained with")
@@ -83,7 +83,7 @@ def test_a_killed_run_goes_on_to_the_same_results(tmp_path, repo_root, capsys):
     process.wait()
     before = results.read_bytes()
     assert not (killed / "summary.json").exists()
-    results.write_bytes(before + b'{"arm": "pla')  # as if killed in the middle of a line
+    results.write_bytes(before + b'{"variant": "pla')  # as if killed in the middle of a line
 
     assert main(command(killed)) == 0
     assert results.read_bytes().startswith(before[: before.rindex(b"\n") + 1])  # nothing was made twice
@@ -99,15 +99,15 @@ def test_a_killed_run_goes_on_to_the_same_results(tmp_path, repo_root, capsys):
 
 
 def rows_of(gains: dict[str, float], seeds: int = 12) -> list[dict]:
-    """Lines as a run writes them: every arm calmer than plain by its gain, whatever the seed's own level."""
+    """Lines as a run writes them: every variant calmer than plain by its gain, whatever the seed's own level."""
     levels = torch.randn(seeds, generator=torch.Generator().manual_seed(0)).tolist()
     rows = []
-    for arm, gain in gains.items():
+    for variant, gain in gains.items():
         for seed, level in enumerate(levels):
             calm = 0.9 + 0.01 * level + gain
             rows.append(
                 {
-                    "arm": arm,
+                    "variant": variant,
                     "seed": seed,
                     "temporal_flickering": calm,
                     "motion_smoothness": calm,
@@ -128,41 +128,46 @@ def rows_of(gains: dict[str, float], seeds: int = 12) -> list[dict]:
                     "shape": 1.0,
                     "direction": 1.0,
                     "frozen": False,
-                    "cpu_seconds": 2.0 if arm == "motionprompt" else 1.0,
+                    "cpu_seconds": 2.0 if variant == "motionprompt" else 1.0,
                 }
             )
-        rows.append({"arm": arm, "seed": None, "flops": 300.0 if arm == "motionprompt" else 100.0, "memory": 10.0})
+        rows.append(
+            {"variant": variant, "seed": None, "flops": 300.0 if variant == "motionprompt" else 100.0, "memory": 10.0}
+        )
     return rows
 
 
 def test_the_summary_finds_a_gain_smaller_than_the_spread_of_seeds():
-    arms = [PLAIN, MOTIONPROMPT, Arm("other", "no better")]
-    summary = summarise(rows_of({"plain": 0, "motionprompt": 0.002, "other": 0}), arms, CONFIG)
-    found = {(d["arm"], d["against"], d["metric"]): d for d in summary["differences"]}
+    variants = [PLAIN, MOTIONPROMPT, Variant("other", "no better")]
+    summary = summarise(rows_of({"plain": 0, "motionprompt": 0.002, "other": 0}), variants, CONFIG)
+    found = {(d["variant"], d["against"], d["metric"]): d for d in summary["differences"]}
     better = found["motionprompt", "plain", "temporal_flickering"]
     assert better["mean"] == pytest.approx(0.002) and better["low"] > 0 and better["seeds"] == 12
     assert found["motionprompt", "other", "coherence"]["low"] > 0
     assert found["other", "plain", "coherence"]["mean"] == 0
     assert found["motionprompt", "plain", "warping_error"]["high"] < 0
-    assert summary["arms"]["motionprompt"]["flops_ratio"] == 3 and summary["arms"]["motionprompt"]["time_ratio"] == 2
+    assert (
+        summary["variants"]["motionprompt"]["flops_ratio"] == 3
+        and summary["variants"]["motionprompt"]["time_ratio"] == 2
+    )
     text = markdown(summary)
     assert "**+0.002 [+0.002, +0.002]**" in text  # better
     assert "*-0.002 [-0.002, -0.002]*" in text  # motion that should have stayed
 
 
 def test_a_metric_at_its_ceiling_is_no_unit_of_coherence():
-    arms = [PLAIN, MOTIONPROMPT]
+    variants = [PLAIN, MOTIONPROMPT]
     rows = rows_of({"plain": 0, "motionprompt": 0.002})
-    as_it_was = summarise(rows, arms, CONFIG)["arms"]["motionprompt"]["means"]["coherence"]
-    for row in rows:  # one video of each arm loses its sprite: nothing to count in, but reported
+    as_it_was = summarise(rows, variants, CONFIG)["variants"]["motionprompt"]["means"]["coherence"]
+    for row in rows:  # one video of each variant loses its sprite: nothing to count in, but reported
         if row["seed"] == 5:
-            row["permanence"] = 0.9 if row["arm"] == "plain" else 0.5
-    means = summarise(rows, arms, CONFIG)["arms"]["motionprompt"]["means"]
+            row["permanence"] = 0.9 if row["variant"] == "plain" else 0.5
+    means = summarise(rows, variants, CONFIG)["variants"]["motionprompt"]["means"]
     assert means["coherence"] == pytest.approx(as_it_was) and means["permanence"] == pytest.approx(1 - 0.5 / 12)
 
 
-def test_seeds_that_an_arm_has_not_got_are_left_out():
-    rows = [row for row in rows_of({"plain": 0, "motionprompt": 0.1}) if (row["arm"], row["seed"]) != ("plain", 3)]
+def test_seeds_that_an_variant_has_not_got_are_left_out():
+    rows = [row for row in rows_of({"plain": 0, "motionprompt": 0.1}) if (row["variant"], row["seed"]) != ("plain", 3)]
     assert summarise(rows, [PLAIN, MOTIONPROMPT], CONFIG)["seeds"] == 11
     with pytest.raises(ValueError, match="needs at least 2"):
         summarise([row for row in rows if row["seed"] in (None, 3, 4)], [PLAIN, MOTIONPROMPT], CONFIG)
@@ -184,14 +189,16 @@ def test_verdicts(sign, low, high, expected):
 
 
 def test_names_are_unique_in_every_suite():
-    for suite in ("quick", "paper", "peers"):
-        names = [arm.name for arm in suite_arms(suite, "smooth", other_discriminator=True)]
+    for suite in ("quick", "paper", "baselines"):
+        names = [variant.name for variant in suite_variants(suite, "smooth", other_discriminator=True)]
         assert len(set(names)) == len(names) and names[:2] == ["plain", "motionprompt"]
 
 
 def test_the_reference_is_no_rival():
-    arms = [PLAIN, MOTIONPROMPT, RENDERED, Arm("other", "no better")]
-    text = markdown(summarise(rows_of({"plain": 0, "motionprompt": 0.01, "rendered": 1.0, "other": 0}), arms, CONFIG))
+    variants = [PLAIN, MOTIONPROMPT, RENDERED, Variant("other", "no better")]
+    text = markdown(
+        summarise(rows_of({"plain": 0, "motionprompt": 0.01, "rendered": 1.0, "other": 0}), variants, CONFIG)
+    )
     assert "More coherent than MotionPrompt, by an interval that leaves out 0: none. Less coherent: other." in text
     assert text.count("| rendered |") == 3  # differences to plain, twice, and to MotionPrompt; no cost
 
@@ -233,7 +240,7 @@ def test_a_number_is_kept_short_and_printed_as_before(number):
 
 
 def test_a_summary_is_kept_with_one_difference_a_line():
-    difference = {"arm": "a", "against": "plain", "metric": "jitter", "mean": 0.123456789, "low": -1.0, "high": 1.0}
+    difference = {"variant": "a", "against": "plain", "metric": "jitter", "mean": 0.123456789, "low": -1.0, "high": 1.0}
     summary = {"suite": "quick", "differences": [{**difference, "seeds": 8, "metric": m} for m in METRICS] * 3}
     text = to_text(summary)
     lines = [line for line in text.splitlines() if '"plain"' in line]
@@ -257,16 +264,18 @@ def weights(repo_root):
 
 
 @pytest.mark.parametrize(
-    "arm", [arm for arm in PEERS if arm.name not in ("FreeInit(3)", "FreeInit(5)")], ids=lambda arm: arm.name
+    "variant",
+    [variant for variant in BASELINES if variant.name not in ("FreeInit(3)", "FreeInit(5)")],
+    ids=lambda variant: variant.name,
 )
-def test_peers_change_the_video_and_do_not_ruin_it(weights, arm):
+def test_baselines_change_the_video_and_do_not_ruin_it(weights, variant):
     settings = GuidanceSettings(start=0, stop=0.3, iterations=1, lambda_disc=0, max_gap=1)
     small = {"steps": 6, "frames": 4}
     plain, _ = DemoPipeline(weights, **small).sample("a red star on snow", 0)
-    pipeline = arm.pipeline(
-        weights, load_flow_model("gradient"), **arm.options, **{**small, "steps": round(6 * arm.step_factor)}
+    pipeline = variant.pipeline(
+        weights, load_flow_model("gradient"), **variant.options, **{**small, "steps": round(6 * variant.step_factor)}
     )
-    more = {"settings": settings} if arm.guided else {}
+    more = {"settings": settings} if variant.guided else {}
     video, _ = pipeline.sample("a red star on snow", 0, **more)
     assert torch.isfinite(video).all() and not torch.allclose(video, plain, atol=1e-3)
     assert (video.mean((0, 2, 3)) - plain.mean((0, 2, 3))).abs().max() < 0.25  # still about the same picture

@@ -28,7 +28,7 @@ class Networks:
     Attributes:
         flow: the discriminator's flow model, which guides. measure: the one that the metrics look with.
         steps: DDIM steps of a plain video.
-        others: further discriminators by name, see `Arm.discriminator`.
+        others: further discriminators by name, see `Variant.discriminator`.
     """
 
     weights: DemoWeights
@@ -57,7 +57,7 @@ class Rendered(DemoPipeline):
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One way to make the video.
 
     Attributes:
@@ -110,17 +110,17 @@ class Arm:
         return pipeline.sample(prompt, seed, changed, words, learn=self.learn)[0]
 
 
-PLAIN = Arm("plain", "the prompt as it is", guided=False)
-RENDERED = Arm(
+PLAIN = Variant("plain", "the prompt as it is", guided=False)
+RENDERED = Variant(
     "rendered",
     "no model: what the prompt describes, rendered, through the autoencoder",
     guided=False,
     pipeline=Rendered,
     reference=True,
 )
-MOTIONPROMPT = Arm("motionprompt", "MotionPrompt with the run's settings")
-UNOPTIMISED = Arm("unoptimised", "the same tokens at the same steps, never optimised", learn=False)
+MOTIONPROMPT = Variant("motionprompt", "MotionPrompt with the run's settings")
+UNOPTIMISED = Variant("unoptimised", "the same tokens at the same steps, never optimised", learn=False)
 
 
-def fixed_word(word: str) -> Arm:
-    return Arm("fixed word", f'"{word}" at the end of the prompt', guided=False, suffix=word)
+def fixed_word(word: str) -> Variant:
+    return Variant("fixed word", f'"{word}" at the end of the prompt', guided=False, suffix=word)

@@ -19,8 +19,8 @@ from motionprompt_core.guidance.settings import GuidanceSettings
 from motionprompt_core.guidance.view import GuidedModel, View
 
 from ..demo.pipeline import DemoPipeline
-from .arms import Arm
 from .frequency import mix
+from .variants import Variant
 
 
 @dataclass
@@ -107,7 +107,7 @@ class FlowMo(DemoPipeline):
 class VideoGuide(DemoPipeline):
     """Lee et al., arXiv 2410.04364, with the model as its own teacher: noise the estimate anew, let the teacher denoise
     it for tau steps, and go a share 1 - beta of the way to what it says; the first 5 of 50 steps, after which the high
-    frequencies are drawn anew as well. Plain CFG instead of the paper's CFG++, as in every other arm.
+    frequencies are drawn anew as well. Plain CFG instead of the paper's CFG++, as in every other variant.
     """
 
     share: float = 5 / 50
@@ -140,9 +140,9 @@ class VideoGuide(DemoPipeline):
         return torch.lerp(x0, teacher, self.towards)
 
 
-ARMS = (
+VARIANTS = (
     *(
-        Arm(
+        Variant(
             f"FreeInit({n})",
             f"{n} re-initialisation{'s' if n > 1 else ''}",
             guided=False,
@@ -151,9 +151,9 @@ ARMS = (
         )
         for n in (1, 3, 5)
     ),
-    Arm("FreeInit(1) + motionprompt", "the last run guided", pipeline=FreeInit),
-    Arm("latent guidance", "DPS with MotionPrompt's loss", pipeline=LatentGuidance),
-    Arm("FlowMo", "variance guidance of the latents", guided=False, pipeline=FlowMo),
-    Arm("VideoGuide", "the model as its own teacher", guided=False, pipeline=VideoGuide),
-    Arm("more steps", "2.5 times the sampling steps, about MotionPrompt's cost", guided=False, step_factor=2.5),
+    Variant("FreeInit(1) + motionprompt", "the last run guided", pipeline=FreeInit),
+    Variant("latent guidance", "DPS with MotionPrompt's loss", pipeline=LatentGuidance),
+    Variant("FlowMo", "variance guidance of the latents", guided=False, pipeline=FlowMo),
+    Variant("VideoGuide", "the model as its own teacher", guided=False, pipeline=VideoGuide),
+    Variant("more steps", "2.5 times the sampling steps, about MotionPrompt's cost", guided=False, step_factor=2.5),
 )
