@@ -1,7 +1,7 @@
 """ComfyUI imported into the test process, for tests that look at tensors rather than at files.
 
     def test_something(comfy):                                  # fixture of conftest.py
-        model, clip, vae = comfy.run("MotionPromptDemoModel")   # defaults fill what is not given
+        model, clip, vae = comfy.run("MotionPromptLoadDemoVideoModel") # defaults fill what is not given
         sampling = comfy.module("nodes.host.sampling")          # modules of this pack as ComfyUI loaded them
 
 The pack's core is then `comfy.module("motionprompt_core...")`: ComfyUI loads a pack under a name of its own, so classes
