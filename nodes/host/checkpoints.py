@@ -74,7 +74,7 @@ class _Checkpoint:
         self.again = again
         self.hooked = hooked
 
-    def __call__(self, *args: Any, **kwargs: Any) -> object:
+    def __call__(self, *args: object, **kwargs: Any) -> object:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
@@ -96,7 +96,7 @@ class _Checkpoint:
 class _InPlaceCheckpoint(_Checkpoint):
     """The same for blocks that change their input in place."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         # A skip connection is an input too, and a ControlNet's output may be added to it in place later.
@@ -115,7 +115,7 @@ class _InPlaceCheckpoint(_Checkpoint):
 class _WholeCheckpoint(_Checkpoint):
     """A network's forward without a graph; the backward pass runs it again with one, and through that."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> object:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         leaves, structure = tree_flatten((args, kwargs))

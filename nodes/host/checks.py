@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 from comfy.samplers import CFGGuider
@@ -127,7 +126,7 @@ def mixed_otherwise(model_options: Options) -> str:
     )
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 
 @dataclass
@@ -49,7 +48,7 @@ class EstimateReport:
         if text not in self.notes:
             self.notes.append(text)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain numbers and strings for people; steps count from 1."""
         steps = [{**asdict(step), "step": step.step + 1} for step in self.steps]
         return {**asdict(self), "steps": steps, "left": {step + 1: reason for step, reason in self.left.items()}}

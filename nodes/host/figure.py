@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def new_figure(width: float, height: float, dpi: int = 100) -> Any:
+
+def new_figure(width: float, height: float, dpi: int = 100) -> Figure:
     """An empty figure, inches.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("The plot needs matplotlib: pip install matplotlib, then restart.") from error
-    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 
 def drawn(draw: Callable[[], Tensor], text: str) -> Tensor:
@@ -44,9 +44,12 @@ def written(text: str, width: int = 900) -> Tensor:
     return values.view(image.height, image.width, 1).float().expand(-1, -1, 3) / 255
 
 
-def pixels(figure: Any) -> Tensor:
+def pixels(figure: Figure) -> Tensor:
     """The picture, (H, W, 3) in [0, 1]."""
-    figure.canvas.draw()
-    values = torch.frombuffer(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)
-    columns, rows = figure.canvas.get_width_height()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    values = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
+    columns, rows = canvas.get_width_height()
     return values.reshape(rows, columns, 4)[..., :3].float() / 255

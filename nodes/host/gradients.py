@@ -168,10 +168,10 @@ class attached(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _needs_gradient(value: Any) -> bool:
+def _needs_gradient(value: object) -> bool:
     if isinstance(value, Tensor):
         return value.requires_grad
-    return type(value) in (list, tuple) and any(_needs_gradient(item) for item in value)
+    return isinstance(value, (list, tuple)) and any(_needs_gradient(item) for item in value)
 
 
 def _check_kernel(operator: object, result: Tensor) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from comfy.sd import CLIP
@@ -38,10 +37,10 @@ class LearnableCLIP(CLIP):
         encoded: prompts that wait for a node to build its conditioning with this CLIP's help.
     """
 
-    def __init__(self, clip: CLIP, *options: Any):
+    def __init__(self, clip: CLIP, init: str, count: int, placement: str):
         super().__init__(no_init=True)
         self.__dict__.update(CLIP.clone(clip).__dict__)
-        self.options = options
+        self.options = (init, count, placement)
         self.encoded: dict[str, LearnablePrompt] = {}
         self._known: dict[str, LearnablePrompt] = {}
         _clips.add(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from ...motionprompt_core.metrics.comparison import Clip, table
 from .correction_report import EstimateReport
 from .figure import new_figure, pixels
 from .report import GuidanceReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw_report(report: GuidanceReport) -> Tensor:
@@ -106,7 +109,7 @@ def draw_training(history: Sequence[EpochResult]) -> Tensor:
     return pixels(figure)
 
 
-def _curves(axes: Any, points: Sequence[Mapping[str, float | None]], starts: Sequence[int], title: str) -> None:
+def _curves(axes: Axes, points: Sequence[Mapping[str, float | None]], starts: Sequence[int], title: str) -> None:
     """One curve a name, over the iterations; grey lines where a sampling step starts."""
     axes.set_title(title, fontsize=10)
     for name in dict.fromkeys(name for point in points for name in point):
@@ -122,7 +125,7 @@ def _curves(axes: Any, points: Sequence[Mapping[str, float | None]], starts: Seq
     axes.legend(fontsize=8)
 
 
-def _flow(before: Any, after: Any, sample: FlowSample | None) -> None:
+def _flow(before: Axes, after: Axes, sample: FlowSample | None) -> None:
     for axes, name in ((before, "before"), (after, "after")):
         axes.axis("off")
         axes.set_title(f"flow {name} the optimisation", fontsize=10)

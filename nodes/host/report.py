@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 import torch
 
@@ -36,7 +35,7 @@ class GuidanceReport:
     """
 
     state: str = "waiting"
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
     num_steps: int = 0
     passes: int = 0
     planned: list[int] = field(default_factory=list)
@@ -61,7 +60,7 @@ class GuidanceReport:
         """The steps whose optimised prompt was used, in order, one entry per time."""
         return [step.step for step in self.steps if step.fallback is None]
 
-    def begin(self, settings: dict[str, Any], same_run: bool = False) -> None:
+    def begin(self, settings: dict[str, object], same_run: bool = False) -> None:
         """Make room for the next sampling (a node's output may be kept and sampled again).
 
         Args:
@@ -150,7 +149,7 @@ class GuidanceReport:
             lines.append(f"{amiss} {'remark' if amiss == 1 else 'remarks'}: see the picture, or the output summary")
         return "\n".join(lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain numbers and strings for people: steps are counted from 1, flow is given by its mean speed in pixels."""
         values = {key: value for key, value in self.__dict__.items() if key not in ("steps", "flow", "others", "older")}
         values["correction"] = None if self.correction is None else self.correction.to_dict()
@@ -177,7 +176,7 @@ def _from_one(steps: list[int]) -> list[int]:
     return [step + 1 for step in steps]
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, float) and value - value != 0:
         return None
     if isinstance(value, dict):
