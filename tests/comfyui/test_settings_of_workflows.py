@@ -39,11 +39,11 @@ TRAINED = {
 }
 COMPARED = [{**DEMO, "strength": strength, "iterations": k} for strength in (0.5, 1.5) for k in (1, 4)]
 WANTED = {
-    "animatediff_controlnet": [{"mode": "balanced"}],
-    "animatediff_freeinit": [{"mode": "balanced"}],
-    "animatediff_lightning": [{"mode": "balanced"}],
-    "animatediff_long_video": [{"mode": "balanced", "max_gap": 4}],
-    "animatediff_motionprompt": [{"mode": "balanced"}],
+    "animatediff_controlnet": [{"mode": "balanced", "adversarial": "wasserstein"}],
+    "animatediff_freeinit": [{"mode": "balanced", "adversarial": "wasserstein"}],
+    "animatediff_lightning": [{"mode": "balanced", "adversarial": "wasserstein"}],
+    "animatediff_long_video": [{"mode": "balanced", "adversarial": "wasserstein", "max_gap": 4}],
+    "animatediff_motionprompt": [{"mode": "balanced", "adversarial": "wasserstein"}],
     "compare_settings": COMPARED,
     "quickstart": [{**DEMO, "iterations": 2, "guide": "estimate"}],
     "train_discriminator": [TRAINED],
