@@ -116,6 +116,7 @@ class ApplyMotionPrompt(io.ComfyNode):
             "wherever it is sampled. The window counts the steps of that sampler node.",
             search_aliases=["motionprompt", "model patch", "temporal consistency"],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # each has a report and a view of its own sampler, so no other stands for it
             inputs=[
                 make(io.Model.Input, "model", tooltip="The video model; before or after AnimateDiff-Evolved's nodes."),
                 *model_inputs(),

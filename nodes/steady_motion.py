@@ -30,6 +30,7 @@ class SteadyMotion(io.ComfyNode):
             "samplers in a row (Wan 2.2) put one on each model.",
             search_aliases=["motionprompt", "flicker", "jitter", "deflicker", "temporal consistency", "stabilise"],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # each says on itself what became of its sampler, so no other stands for it
             inputs=[
                 make(io.Model.Input, "model", tooltip="The video model, after LoRAs and shift."),
                 make(

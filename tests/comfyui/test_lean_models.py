@@ -168,3 +168,50 @@ def assert_corrected_alike(tiny, *models, **options):
 @pytest.mark.parametrize("pair", [streamed, in_8_bits, products_in_8_bits, integers])
 def test_the_estimate_is_corrected_as_on_the_plain_model(tiny, pair):
     assert_corrected_alike(tiny, *pair(tiny), latent_image=tiny.latent(4), cfg=1.0)
+
+
+def host_as(tiny, name: str, kept: str):
+    """A tiny model of today's hosts as a workflow keeps it, the same as it is, and the host."""
+    from comfy.model_patcher import ModelPatcher
+
+    from tests.comfyui.tiny_hosts import TinyHost
+
+    class Streamed(ModelPatcher):
+        def load(self, device_to=None, lowvram_model_memory=0, **how):
+            super().load(device_to, self.model_size() // 4, **{**how, "full_load": False})
+
+    host = TinyHost(tiny.comfy, name, tiny.flow)
+    plain, model = host.model, host.again()
+    if kept == "compiled":
+        (model,) = tiny.comfy.run("TorchCompileModel", model=model, backend="eager")
+    if kept == "streamed":
+        model = Streamed(model.model, model.load_device, model.offload_device)
+    if kept == "fp8":
+        with torch.inference_mode():
+            for one, other in zip(model.model.modules(), plain.model.modules(), strict=True):
+                if isinstance(one, torch.nn.Linear) and hasattr(one, "comfy_cast_weights"):
+                    one.comfy_cast_weights = True
+                    one.weight = torch.nn.Parameter(one.weight.to(torch.float8_e4m3fn), requires_grad=False)
+                    other.weight.copy_(one.weight.float())
+        assert {p.dtype for p in model.model.diffusion_model.parameters()} >= {torch.float8_e4m3fn}
+    return host, model, plain
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kept", ["streamed", "fp8", "compiled"])
+@pytest.mark.parametrize("name", ["wan22", "wan22_i2v", "ltx2", "hunyuan15", "minimax"])
+def test_todays_hosts_are_corrected_as_their_plain_models(tiny, name, kept):
+    from tests.comfyui.tiny_hosts import streams
+
+    host, model, plain = host_as(tiny, name, kept)
+    found = []
+    for each in (model, plain):
+        steadied, report = host.patched(model=each)
+        found.append([streams(host.sample(m))[0] for m in (steadied, each)] + [[s.step for s in report.steps]])
+    (steady, bare, steps), (plain_steady, plain_bare, plain_steps) = found
+    assert steps == plain_steps != []
+    if kept == "streamed":
+        assert model.model.model_lowvram
+    rounding, between = float((bare - plain_bare).norm()), float((steady - plain_steady).norm())
+    assert between <= 2 * rounding + 1e-3 * float(plain_bare.norm())
+    assert float((steady - bare).norm()) > between

@@ -31,6 +31,10 @@ class TinyHost(Tiny):
         """Another model of the same kind."""
         return self.comfy.run("TinyHostModel", host=self.host, seed=1)[0]
 
+    def again(self) -> Any:
+        """The same model once more."""
+        return self.comfy.run("TinyHostModel", host=self.host, seed=0)[0]
+
     def latent(self, frames: int | None = None, size: int | None = None) -> dict[str, Any]:
         with torch.inference_mode():
             return self.hosts.empty_latent(self.host, frames, size)
