@@ -56,7 +56,7 @@ class Graph:
         return looks, lines
 
     def _run(self, server: ComfyServer) -> tuple[dict[str, Any], dict[str, list[str]]]:
-        server.free()  # what earlier runs left in the cache as well
+        server.free()
         with server.watch() as log:
             result = server.queue(self.nodes)
         looks = {n: json.loads(result.text(n)) for n in self.nodes if n.startswith("look ")}
