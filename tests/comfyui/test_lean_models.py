@@ -190,7 +190,7 @@ def host_as(tiny, name: str, kept: str):
         with torch.inference_mode():
             for one, other in zip(model.model.modules(), plain.model.modules(), strict=True):
                 if isinstance(one, torch.nn.Linear) and hasattr(one, "comfy_cast_weights"):
-                    one.comfy_cast_weights = True
+                    setattr(one, "comfy_cast_weights", True)  # noqa: B010
                     one.weight = torch.nn.Parameter(one.weight.to(torch.float8_e4m3fn), requires_grad=False)
                     other.weight.copy_(one.weight.float())
         assert {p.dtype for p in model.model.diffusion_model.parameters()} >= {torch.float8_e4m3fn}
