@@ -61,10 +61,12 @@ class EstimatePatch:
         self.say = say
         self._told: list[str] = []  # of the samplers before, in the same queued run
         self._queued: str | None = None
+        self._replaces = False
 
     def attach(self, model: Patcher) -> Patcher:
         """A clone of a MODEL whose estimates are corrected; an earlier patch of this kind on it is replaced."""
         model = model.clone()
+        self._replaces = bool(model.wrappers.get(WrappersMP.OUTER_SAMPLE, {}).get(KEY))
         wrappers = {
             WrappersMP.OUTER_SAMPLE: self._outer_sample,
             WrappersMP.PREPARE_SAMPLING: self._prepare_sampling,
@@ -113,6 +115,10 @@ class EstimatePatch:
         decoder = family.decoder(self.vae, model, video, guider.conds)
         self.flow.module.check_size(*frame_size(self.vae, video))
         self.report.begin()
+        if self._replaces:
+            self.report.note(
+                "The model was corrected by a node before this one, which stands in for that: once is enough."
+            )
         queued, self._queued = self._queued, queued_run()
         if queued is None or queued != self._queued:
             self._told = []

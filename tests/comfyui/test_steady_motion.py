@@ -45,6 +45,15 @@ def test_0_is_off_and_says_so(host, lines):
     assert same(host.sample(model), host.sample()) and lines == ["off: the video is exactly the plain one."]
 
 
+def test_of_two_in_a_row_the_last_counts_and_says_so(host, lines):
+    (first,) = host.comfy.run("MotionPromptSteadyMotion", model=host.model, vae=host.vae, strength=0.5)
+    (second,) = host.comfy.run("MotionPromptSteadyMotion", model=first, vae=host.vae)
+    (alone,) = host.comfy.run("MotionPromptSteadyMotion", model=host.model, vae=host.vae)
+    told, latent = "stands in for that", host.sample(second)
+    assert told in lines[-1]
+    assert same(host.sample(alone), latent) and told not in lines[-1]
+
+
 def test_the_models_tiny_autoencoder_is_found_and_used_in_place_of_the_vae(host, lines, monkeypatch, tmp_path):
     import folder_paths
 
