@@ -7,15 +7,17 @@ the sampler's. So they run without such wrappers, and what a network notes on it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from comfy.patcher_extension import WrapperExecutor
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .comfy_types import Executor, Options
 from .models import every_module
+from .remembered import names_of, put_on
 
 _TABLES = ("_parameters", "_buffers", "_modules")
 
@@ -54,25 +56,41 @@ def uncached(executor: Executor) -> Callable[..., Tensor]:
     return WrapperExecutor(executor.original, executor.class_obj, rest, 0).execute
 
 
-@contextmanager
-def asked(network: nn.Module, model_options: Options) -> Iterator[None]:
-    """
-    Raises:
-        ValueError: the network was not asked within it: a wrapper that is not known for a cache answered.
-    """
-    calls: list[None] = []
-    hook = network.register_forward_pre_hook(lambda *_: calls.append(None))
-    try:
-        yield
-    finally:
-        hook.remove()
-    wrapper = model_options.get("model_function_wrapper")
-    if wrapper is not None and not calls:
-        name = getattr(wrapper, "__qualname__", type(wrapper).__name__).split(".")[0]
-        raise ValueError(
-            f"MotionPrompt: {name} answered in the model's place, as a cache of steps does, so there is no gradient. "
-            "Switch that node off for guided videos."
-        )
+class Layers:
+    """How many of a network's layers the guidance's evaluations ran, the most so far."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    @contextmanager
+    def run(self, network: nn.Module, roots: Iterable[object]) -> Iterator[None]:
+        """
+        Args:
+            roots: what other nodes put around the model; one of them is named.
+
+        Raises:
+            ValueError: most layers did not run within it: something that is not known for a cache answered.
+        """
+        layers = {id(module) for module in every_module([network]) if module._parameters}
+        ran: set[int] = set()
+        hook = register_module_forward_pre_hook(lambda module, _: ran.add(id(module)))
+        try:
+            yield
+        finally:
+            hook.remove()
+        self._compare(len(ran & layers), len(layers), network, roots)
+
+    def _compare(self, ran: int, there: int, network: nn.Module, roots: Iterable[object]) -> None:
+        self.most = max(self.most, ran)
+        # Parts of a model may be meant to rest (skipped layers, a motion module that is timed); a cache of steps lets
+        # most rest. What has put its own `forward` on layers may be a cache of those alone.
+        replaced = names_of(vars(module).get("forward") for module in every_module([network]))
+        if ran < (self.most if replaced else max(there / 4, self.most / 2)):
+            names = ", ".join(replaced or names_of([*roots, *put_on(network)])) or "something around the model"
+            raise ValueError(
+                f"MotionPrompt: {names} answered in the model's place, as a cache of steps does, so there is "
+                "no gradient. Switch that node off for guided videos."
+            )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...motionprompt_core.guidance.losses import TERMS
 from ...motionprompt_core.guidance.settings import GuidanceSettings
-from .comfy_types import CondLists, Guider, Options, Sampler, Vae
+from .comfy_types import CondLists, Guider, Options, Sampler, Vae, cfg_of
 from .families import ModelFamily
 from .guidance import Guidance
 from .report import GuidanceReport
@@ -32,7 +32,7 @@ def check_sampler(sampler: Sampler) -> None:
 
 def empty_window(settings: GuidanceSettings, report: GuidanceReport) -> str:
     """What to say where tokens should be guided, and no step of a short schedule is in the window; else nothing."""
-    if report.planned or settings.strength == 0 or settings.guide == "estimate":
+    if report.planned or settings.strength == 0 or settings.guide == "estimate" or report.num_steps < 1:
         return ""
     return (
         f"No token is guided: none of the {report.num_steps} steps is between start ({settings.start:g}) and stop "
@@ -89,6 +89,17 @@ def check_encodes(vae: Vae) -> None:
         raise ValueError(
             "MotionPrompt: this VAE only decodes in this version of ComfyUI, and a corrected estimate has to be "
             "encoded. Connect the model's own VAE, or update ComfyUI."
+        )
+
+
+def check_cfg(guider: Guider) -> None:
+    """Raise ValueError where the prompt that is to learn takes no part in what is sampled."""
+    as_the_widget_says = not (own_mixture(guider) or mixed_otherwise(guider.model_options))
+    # AnimateDiff-Evolved's Custom CFG takes the place of the widget's.
+    if as_the_widget_says and guider.model_patcher.get_attachment("ADE_params") is None and cfg_of(guider) == 0:
+        raise ValueError(
+            "MotionPrompt: cfg is 0, so that the negative prompt alone is sampled and the learnable one has no say. "
+            "Raise cfg, or set guide to estimate."
         )
 
 

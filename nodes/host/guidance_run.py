@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from .caches import Layers
 from .comfy_types import Executor, Guider, ModulePatcher, Options
 from .decode import FrameDecoder, SliceDecoder
 from .families import ModelFamily
@@ -51,6 +52,7 @@ class GuidedRun:
         self.windows = family.windows(guider.model_patcher, guider.model_options, self.shape)
         self.short_of_memory = False
         self.now: Pass | None = None
+        self.layers = Layers()
         self.memory = PeakMemory(guider.model_patcher.load_device)
 
     def patchers(self) -> list[ModulePatcher]:

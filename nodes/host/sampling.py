@@ -25,6 +25,7 @@ from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.schedule import guided_steps
 from .activity import check_activity
 from .checks import (
+    check_cfg,
     check_discriminator,
     check_finite,
     check_losses,
@@ -111,7 +112,7 @@ class MotionPromptPatch:
         original_options, original_conds = guider.model_options, guider.conds
         try:
             conds = resolved(original_conds)
-            guided = bool(report.planned) or self.correction is not None
+            guided = bool(report.planned) or (self.correction is not None and report.num_steps > 0)
             if guided:
                 check_finite(latent_image, conds)
             if report.planned:
@@ -157,6 +158,7 @@ class MotionPromptPatch:
         check_tokens(family)
         prompts = find_prompts(conds)
         check_sampler(sampler)
+        check_cfg(guider)
         check_losses(self.guidance)
         family.check_latents(noise)
         decoder = family.decoder(self.guidance.vae, model, noise, conds)

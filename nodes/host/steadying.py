@@ -90,6 +90,9 @@ class EstimatePatch:
         *args: object,
         **kwargs: Any,
     ) -> Tensor:
+        if len(sigmas) < 2:  # one half of Split Sigmas may have no step
+            self.report.begin()
+            return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         guider = executor.class_obj
         original = guider.model_options
         check_finite(latent_image, guider.conds)

@@ -17,7 +17,7 @@ from ...motionprompt_core.guidance.report import StepReport
 from ...motionprompt_core.guidance.schedule import StepTracker
 from ...motionprompt_core.guidance.tokens import LearnableTokens
 from ...motionprompt_core.guidance.view import GuidedModel
-from .caches import asked, notes_kept, uncached
+from .caches import notes_kept, uncached
 from .checkpoints import checkpointed, random_numbers_kept
 from .checks import evaluates_once_off_schedule
 from .comfy_types import Conds, Executor, Options, Sampler, cfg_of, set_cfg
@@ -34,6 +34,7 @@ from .hooks import HookedWeights, weights_change
 from .memory import gradient_memory
 from .models import free_memory, modules_of
 from .progress import Progress, previewer_of
+from .remembered import remembered
 
 
 class StepPass:
@@ -225,6 +226,8 @@ class _Evaluation:
         self.now, self.run, self.executor = now, now.run, uncached(executor)
         self.x, self.timestep, self.seed = x, timestep, seed
         self.options = options
+        others = [options.get("model_function_wrapper"), options.get("transformer_options")]
+        self.others = [*getattr(executor, "wrappers", ()), *others]
         self.scale: float = cfg_of(now.guider)
 
     def as_guided_model(self) -> GuidedModel:
@@ -254,7 +257,8 @@ class _Evaluation:
         guider.conds = conds
         set_cfg(guider, cfg)
         network = guider.inner_model.diffusion_model
-        with notes_kept(network), asked(network, self.options), self.now.saving():
+        layers = self.run.layers.run(network, self.others)
+        with notes_kept(network), remembered(self.others, network), layers, self.now.saving():
             # Not kept on self: in a circle it would keep the model's patchers until the garbage collector comes by, and
             # AnimateDiff-Evolved's take their motion modules out of the network when they end.
             options = {**self.options, "sampler_post_cfg_function": [self._alone]}

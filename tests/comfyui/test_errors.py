@@ -216,3 +216,28 @@ def test_a_video_that_is_not_finite_is_told(tiny):
     finally:
         hook.remove()
     assert any("latents that were sampled hold NaN or infinity" in note for note in report.notes)
+
+
+def test_a_prompt_that_cfg_0_leaves_out(tiny):
+    """It was "done, guided steps 1 to 2", with the stock sampler's video to the bit."""
+    with pytest.raises(ValueError, match="cfg is 0, so that the negative prompt alone is sampled"):
+        tiny.guided(cfg=0.0)
+    assert tiny.guided(cfg=0.0, guide="estimate", discriminator=None)[1].state == "done"
+
+
+def test_the_half_of_split_sigmas_that_has_no_step(tiny):
+    """The estimate's part ended the render with an error of PyTorch's."""
+    (sigmas,) = tiny.comfy.run("BasicScheduler", model=tiny.model, scheduler="normal", steps=4, denoise=1.0)
+    high, _ = tiny.comfy.run("SplitSigmas", sigmas=sigmas, step=0)
+    model, report = tiny.applied(guide="both")
+    (guider,) = tiny.comfy.run("CFGGuider", model=model, positive=tiny.learnable, negative=tiny.negative, cfg=5.0)
+    tiny.comfy.run(
+        "SamplerCustomAdvanced",
+        noise=tiny.comfy.run("RandomNoise", noise_seed=3)[0],
+        guider=guider,
+        sampler=tiny.comfy.run("KSamplerSelect", sampler_name="euler")[0],
+        sigmas=high,
+        latent_image=tiny.latent(),
+    )
+    assert report.state == "off"
+    assert "corrected steps: none of 0" in report.summary()
