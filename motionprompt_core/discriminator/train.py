@@ -67,6 +67,7 @@ def train_discriminator(
     still_share: float = 0.0,
     label_smoothing: float = 0.0,
     pretrained: bool | str | Path = False,
+    start: FlowDiscriminator | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
     held_out: tuple[Clips, Clips] | None = None,
@@ -93,6 +94,7 @@ def train_discriminator(
             no sign of either, and guidance gains nothing by stilling the video.
         label_smoothing: 0.1 makes 0.95 and 0.05 of the labels: a less certain phi, whose gradient saturates later.
         pretrained: see `FlowDiscriminator`.
+        start: a network of the same architecture whose weights are the first ones.
         device: where to train.
         seed: of split, first weights, order and augmentation.
         held_out: real and generated clips to judge each epoch by, instead of a share of the others.
@@ -107,7 +109,7 @@ def train_discriminator(
             is not finite.
     """
     chosen = (epochs, batch, lr, weight_decay, warmup, ema_decay, val_share, blur, noise, still_share, label_smoothing)
-    named = [seed, *([prepare.__name__] if prepare else [])]
+    named = [seed, *([prepare.__name__] if prepare else []), *(["start"] if start else [])]
     settings = json.dumps([asdict(config), len(real_flows), len(fake_flows), *chosen, *named])
     generator = torch.Generator().manual_seed(seed)
     sides = (real_flows, fake_flows)
@@ -115,6 +117,8 @@ def train_discriminator(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = FlowDiscriminator(config, pretrained).to(device)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     average = ModelEmaV3(model, decay=ema_decay, use_warmup=True) if ema_decay else None
     optimizer = torch.optim.AdamW(param_groups_weight_decay(model, weight_decay), lr=lr)
     half = max(1, batch // 2)

@@ -36,7 +36,7 @@ from motionprompt_core.flow import available_flow_models
 from motionprompt_core.media.video import read_video
 
 from ..demo.pipeline import DemoPipeline
-from ..statistics import bootstrap_auroc
+from ..statistics import bootstrap_auroc, grouped_bootstrap_auroc
 from . import data as general_data
 from .data import FLOWS, GRID, TRAINING_SEQUENCES, loaded
 from .faults import FAULTS, OF_ORDER, SEVERITIES, TEST_ONLY, TRAINED, apply_fault
@@ -110,6 +110,7 @@ def train(args: argparse.Namespace) -> None:
         still_share=0.03,
         label_smoothing=0.1,
         patience=args.epochs,
+        start=load_discriminator(args.start) if args.start else None,
         held_out=held_out,
         prepare=prepare,
         val_share=0.1,
@@ -181,6 +182,15 @@ def _auroc(real: Tensor, fake: Tensor) -> dict[str, float]:
     return bootstrap_auroc(real.tolist(), fake.tolist())
 
 
+def _auroc_by_sequence(clips: Sequence[Frames], real: Tensor, fakes: Sequence[Tensor]) -> dict[str, float]:
+    """AUROC of faulty versions of clips (each of `fakes` in their order), its interval over their sequences; and
+    `within_clip`, in what share of the pairs a faulty version scores below its own original."""
+    sequences = [clip.name.split()[0] for clip in clips]
+    fake = torch.cat(list(fakes)).tolist()
+    found = grouped_bootstrap_auroc(real.tolist(), fake, (sequences, sequences * len(fakes)))
+    return found | {"within_clip": (torch.stack(list(fakes)) < real).float().mean().item()}
+
+
 class Judge:
     """Scores clips, with their flows in a cache."""
 
@@ -198,7 +208,7 @@ def test(args: argparse.Namespace) -> None:
     clips = test_clips(args.data, args.sequences, args.step)
     real = judge(clips)
     scores = {(kind, s): judge(faulty_clips(clips, kind, s)) for kind in FAULTS for s in SEVERITIES}
-    result: dict[str, Any] = {"real_clips": len(clips), "faulty_clips_each": len(clips)}
+    result: dict[str, Any] = {"real_clips": len(clips), "faulty_clips_each": len(clips), "sequences": args.sequences}
     result["by_kind"] = {
         kind: {str(severity): _auroc(real, scores[kind, severity])["auroc"] for severity in SEVERITIES}
         for kind in FAULTS
@@ -210,11 +220,13 @@ def test(args: argparse.Namespace) -> None:
         "all": [*FAULTS],
     }
     for name, kinds in groups.items():
-        result[name] = _auroc(real, torch.cat([scores[kind, s] for kind in sorted(kinds) for s in SEVERITIES]))
-    result["changes"] = changes(judge, clips)
+        result[name] = _auroc_by_sequence(clips, real, [scores[kind, s] for kind in sorted(kinds) for s in SEVERITIES])
+    if args.changes:
+        result["changes"] = changes(judge, clips)
     stills = [Frames(f"still {clip.name}", clip.video[:1].expand(FRAMES, -1, -1, -1)) for clip in clips]
     result["stills_called_real"] = (judge(stills) > 0).float().mean().item()
     result["real_called_real"] = (real > 0).float().mean().item()
+    result["real_scores"] = dict(zip([clip.name for clip in clips], real.tolist(), strict=True))
     if args.demo:
         rendered, generated = (judge(side) for side in demo_clips(args.demo, args.demo_weights))
         result["demo"] = _auroc(rendered, generated)
@@ -247,6 +259,7 @@ def main() -> None:
         "--flow-model", choices=available_flow_models(), default=CONFIG.flow_model, help="that the run's flows are from"
     )
     command.add_argument("--lr", type=float, default=1e-3)
+    command.add_argument("--start", type=Path, help="a file to go on from, of the same architecture")
     command.add_argument("--hold-out", type=Path, nargs="*", default=[], help="runs to judge epochs by instead")
     command.set_defaults(run_command=train)
     command = commands.add_parser("test")
@@ -255,6 +268,12 @@ def main() -> None:
     command.add_argument("--sequences", nargs="+", default=list(TEST_SEQUENCES))
     command.add_argument("--step", type=int, default=1, help="source frames from one frame to the next: how fast")
     command.add_argument("--pairs", type=int, default=SETTINGS.pairs, help="pairs of frames of each clip")
+    command.add_argument(
+        "--changes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also after changes that leave motion alone",
+    )
     command.add_argument("--demo", type=int, default=0, help="rendered clips and demo model's videos, of so many seeds")
     command.add_argument("--demo-weights", type=Path, default=Path("weights/demo_video_model.safetensors"))
     command.add_argument("--cache", type=Path, default=Path("output/flow_cache"))
