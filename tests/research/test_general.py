@@ -16,24 +16,27 @@ from motionprompt_tools import world
 from research.demo import truth
 from research.demo.pipeline import DemoPipeline
 from research.general import data as general_data
+from research.general import footage as general_footage
 from research.general import train as general
 from research.general.faults import TRAINED
+from research.general.footage import names
+from research.statistics import bootstrap_auroc
 from tests.core.test_clips import drifting, write_frames
 from tests.gradient_flow import GradientFlow
 
+SEQUENCES = general_data.TRAINING_SEQUENCES[:8]
 SHIPPED = "general_discriminator_research_only.safetensors"
 
 
 @pytest.fixture
 def footage(tmp_path):
-    for name in general_data.TRAINING_SEQUENCES:
+    for name in SEQUENCES:
         write_frames(drifting(30, 1.5, size=40), tmp_path / name)
     return tmp_path
 
 
 def test_a_seed_gives_flow_of_a_real_clip_and_of_faulty_ones(footage):
-    sequences = general_data.TRAINING_SEQUENCES
-    flows = [general_data.flows_of_seed(3, [footage], sequences, GradientFlow()) for _ in range(2)]
+    flows = [general_data.flows_of_seed(3, [footage], SEQUENCES, GradientFlow()) for _ in range(2)]
     assert flows[0].keys() == flows[1].keys()
     assert all(torch.equal(flow, flows[1][name]) for name, flow in flows[0].items())
     kinds = {name.removeprefix("fake.") for name in flows[0] if name != "real"}
@@ -76,7 +79,32 @@ def test_pairs_that_a_fault_leaves_alone_are_not_called_faulty(tmp_path):
 
 
 def test_training_and_test_sequences_are_apart():
-    assert not set(general_data.TRAINING_SEQUENCES) & set(general.TEST_SEQUENCES)
+    learned = general_footage.TRAINING + general_footage.ADDED
+    sides = [learned, general_footage.CHOICES, general_footage.FINAL]
+    named = [*map(names, sides), general.TEST_SEQUENCES]
+    assert len(set().union(*named)) == sum(map(len, named))
+    files = [{(one.source, file) for one in side for file in one.files.values()} for side in sides]
+    assert not files[0] & files[1] and not (files[0] | files[1]) & files[2]
+
+
+def test_an_interval_over_sequences_is_wider_than_one_over_their_clips():
+    clips = [Frames(f"{name} {start}+1", torch.zeros(1)) for name in "abcd" for start in range(6)]
+    level = torch.arange(4.0).repeat_interleave(6)
+    fakes = [torch.full((24,), 1.5), torch.full((24,), -1.0)]
+    found = general.auroc_by_sequence(clips, level, fakes)
+    over_clips = bootstrap_auroc(level.tolist(), torch.cat(fakes).tolist())
+    assert found["auroc"] == over_clips["auroc"] and found["within_clip"] == 0.75
+    assert found["high"] - found["low"] > over_clips["high"] - over_clips["low"]
+    assert auroc(level, torch.cat(fakes)) == pytest.approx(found["auroc"])
+
+
+def test_training_goes_on_from_the_weights_of_a_network():
+    config = general.DiscriminatorConfig(img_size=32, patch_size=16, embed_dim=16, depth=1, num_heads=2, mlp_hidden=8)
+    start = general.FlowDiscriminator(config)
+    flows = [torch.randn(2, 2, 32, 32) for _ in range(4)]
+    result = general.train_discriminator(flows, flows, config, epochs=1, batch=4, lr=1e-12, start=start)
+    parts = zip(result.model.parameters(), start.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in parts)
 
 
 def test_faulty_test_clips_repeat_and_differ(footage):
