@@ -73,9 +73,10 @@ class LoadOpticalFlowModel(io.ComfyNode):
             description="Loads what measures the motion between two frames. lucas_kanade_coarse and lucas_kanade need "
             "no weights, are the quickest, and see no motion in faint shimmer; the coarse one scales frames to 128 px, "
             "which suits large frames and fast motion. raft_large is the paper's, raft_small a fifth of its size (both "
-            "from torchvision, from 128 px on). rife_v4.0, and sea_raft_s and sea_raft_m, which say how sure "
-            "they are of each pixel, are listed where their file lies.",
-            search_aliases=["motionprompt", "raft", "sea-raft", "rife", "optical flow"],
+            "from torchvision, from 128 px on). rife_v4.0, and sea_raft_s, sea_raft_m and memfof (three "
+            "frames at once, from 256 px on), which say how sure they are of each pixel, are listed where their file "
+            "lies.",
+            search_aliases=["motionprompt", "raft", "sea-raft", "memfof", "rife", "optical flow"],
             inputs=[
                 make(
                     io.Combo.Input,

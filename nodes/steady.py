@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..motionprompt_core.estimate.steady import RADIUS, steady
+from ..motionprompt_core.estimate.steady import margin, steady
 from ..motionprompt_core.flow import FlowModel
 from ..motionprompt_core.metrics.video import as_video, sharpnesses
 from .host.gradients import check_interrupt, out_of_memory
@@ -101,9 +101,9 @@ def steady_parts(
         part: frames at a time on `device`, where `flow` is.
         strength, batch, check: see `steady`.
     """
-    results = []
+    results, around = [], margin(flow)
     for first in range(0, len(frames), part):
-        before, after = max(0, first - RADIUS), min(len(frames), first + part + RADIUS)
+        before, after = max(0, first - around), min(len(frames), first + part + around)
         piece = frames[before:after].to(device or frames.device)
         piece = steady(piece, flow, strength=strength, batch=batch, check=check).to(frames.device)
         results.append(piece[first - before : first - before + part].clamp(0, 1))

@@ -98,14 +98,38 @@ class Paths:
         needed = [pair for i in range(first, stop) for j in self.neighbours(i) for pair in ((i, j), (j, i))]
         needed += [(_towards(i, j), j) for i in range(first, stop) for j in self.neighbours(i) if abs(i - j) > 1]
         missing = [pair for pair in dict.fromkeys(needed) if pair not in self._known]
+        if self.flow.three:  # each once, whichever of its two flows is missing
+            missing = list(dict.fromkeys((here, abs(other - here)) for here, other in missing))
         for start in range(0, len(missing), self.batch):
             self.check()
-            pairs = missing[start : start + self.batch]
-            a, b = (torch.stack([self.small(pair[end]) for pair in pairs]) for end in (0, 1))
-            flow, sure = self.flow.with_confidence(a, b)
-            self._known |= zip(pairs, on_source_grid(flow, self.flow), strict=True)
-            if sure is not None:
-                self._sure |= zip(pairs, sure, strict=True)
+            estimate = self._estimate_both if self.flow.three else self._estimate
+            estimate(missing[start : start + self.batch])
+
+    def _estimate(self, pairs: list[tuple[int, int]]) -> None:
+        """The flows of pairs of frames, from the first to the second."""
+        a, b = (torch.stack([self.small(pair[end]) for pair in pairs]) for end in (0, 1))
+        flow, sure = self.flow.with_confidence(a, b)
+        self._keep(pairs, flow, sure)
+
+    def _estimate_both(self, places: list[tuple[int, int]]) -> None:
+        """From a model of three frames, the flows from a frame to those so far before and after it. Where the video
+        ends the frame itself stands for what is not there."""
+        last = len(self.frames) - 1
+        before, here = [h - d if h >= d else h for h, d in places], [h for h, _ in places]
+        after = [h + d if h + d <= last else h for h, d in places]
+        triple = (torch.stack([self.small(frame) for frame in frames]) for frames in (before, here, after))
+        flows, sure = self.flow.to_both(*triple)
+        for way, others in enumerate((before, after)):
+            for number, pair in enumerate(zip(here, others, strict=True)):
+                if pair[0] != pair[1]:
+                    self._keep(
+                        [pair], flows[number : number + 1, way], None if sure is None else sure[number, way][None]
+                    )
+
+    def _keep(self, pairs: list[tuple[int, int]], flow: Tensor, sure: Tensor | None) -> None:
+        self._known |= zip(pairs, on_source_grid(flow, self.flow), strict=True)
+        if sure is not None:
+            self._sure |= zip(pairs, sure, strict=True)
 
     def from_frame(self, frame: int) -> tuple[Tensor, Tensor]:
         """The flows (N, 2, H, W; px) from a frame to its neighbours, and how surely each pixel is seen there, (N, 1, H,

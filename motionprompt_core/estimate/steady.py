@@ -103,6 +103,11 @@ def steady_frames(
         yield torch.lerp(frames[frame], _steady_frame(frames, paths, frame), strength)
 
 
+def margin(flow: FlowModel, radius: int = RADIUS) -> int:
+    """How many frames before and after one are looked at to steady it."""
+    return 2 * radius if flow.three else radius
+
+
 def _steady_frame(frames: Reel | Tensor, paths: Paths, frame: int) -> Tensor:
     """Frame i (3, H, W) with its content on its smoothed path, in the averaged colour."""
     others = paths.neighbours(frame)

@@ -26,6 +26,7 @@ class FlowModel(nn.Module):
             what a run is said to cost.
         grid: "source" if the flow at a pixel is the motion of what `a` shows there, "middle" if it is the motion of
             what a frame half-way between would show there (RIFE). Guidance and discriminator do not care; warping does.
+        three: it looks at the frame before, too, and finds the motion to both in one pass; see `to_both`.
     """
 
     name: str
@@ -33,6 +34,7 @@ class FlowModel(nn.Module):
     multiple: int
     cost: float
     grid: str = "source"
+    three: bool = False
 
     def freeze(self) -> FlowModel:
         self.requires_grad_(False)
@@ -69,23 +71,41 @@ class FlowModel(nn.Module):
         Raises:
             ValueError: the frames differ in shape, have not three channels, or are too small.
         """
-        if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3:
-            raise ValueError(
-                f"flow model {self.name}: expected two frame batches of one shape (B, 3, H, W), "
-                f"got {tuple(a.shape)} and {tuple(b.shape)}."
-            )
         height, width = a.shape[-2:]
-        self.check_size(height, width)
-        padding = (0, -width % self.multiple, 0, -height % self.multiple)
-        parameter = next(self.parameters(), None)
-        dtype = parameter.dtype if parameter is not None else torch.promote_types(a.dtype, torch.float32)
-        a, b = (F.pad(x.to(dtype), padding, mode="replicate") if any(padding) else x.to(dtype) for x in (a, b))
-        flow = self.estimate(a, b)[..., :height, :width]
+        flow = self.estimate(*self._padded(a, b))[..., :height, :width]
         flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
         return flow[:, :2], flow[:, 2:] if flow.shape[1] > 2 else None
 
+    def to_both(self, before: Tensor, here: Tensor, after: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of a model of three frames: motion from `here` to the others (B, 2, 2, H, W) and confidence (B, 2, 1, H, W).
+
+        Arguments, units and errors are those of `with_confidence`.
+        """
+        height, width = here.shape[-2:]
+        found = self.estimate_both(*self._padded(before, here, after))[..., :height, :width].float()
+        return found[:, :, :2], found[:, :, 2:] if found.shape[2] > 2 else None
+
+    def _padded(self, *frames: Tensor) -> list[Tensor]:
+        """Frames of a size that the network takes, in its precision."""
+        shape = frames[0].shape
+        if any(x.shape != shape for x in frames) or len(shape) != 4 or shape[1] != 3:
+            raise ValueError(
+                f"flow model {self.name}: expected frame batches of one shape (B, 3, H, W), got "
+                f"{' and '.join(str(tuple(x.shape)) for x in frames)}."
+            )
+        height, width = shape[-2:]
+        self.check_size(height, width)
+        padding = (0, -width % self.multiple, 0, -height % self.multiple)
+        parameter = next(self.parameters(), None)
+        dtype = parameter.dtype if parameter is not None else torch.promote_types(frames[0].dtype, torch.float32)
+        return [F.pad(x.to(dtype), padding, mode="replicate") if any(padding) else x.to(dtype) for x in frames]
+
     def estimate(self, a: Tensor, b: Tensor) -> Tensor:
         """The flow, for frames of a fitting size in the model's own precision; a third channel is the confidence."""
+        raise NotImplementedError
+
+    def estimate_both(self, before: Tensor, here: Tensor, after: Tensor) -> Tensor:
+        """Of a model of three frames, both flows (B, 2, 2 or 3, H, W) likewise."""
         raise NotImplementedError
 
 

@@ -62,15 +62,19 @@ class Encoder(nn.Module):
 
 
 class MotionEncoder(nn.Module):
-    """What the correlations around the present flow (N, 2, h, w), and itself, say: (N, DIM, h, w)."""
+    """What the correlations around the present flow (N, 2, h, w), and itself, say: (N, dim, h, w).
 
-    def __init__(self):
+    Args:
+        others: frames that there is a flow to, one after the other in the channels.
+    """
+
+    def __init__(self, dim: int = DIM, others: int = 1):
         super().__init__()
-        self.convc1 = nn.Conv2d(LEVELS * (2 * RADIUS + 1) ** 2, 2 * DIM, 1)
-        self.convc2 = nn.Conv2d(2 * DIM, DIM + DIM // 2, 3, 1, 1)
-        self.convf1 = nn.Conv2d(2, DIM, 7, 1, 3)
-        self.convf2 = nn.Conv2d(DIM, DIM // 2, 3, 1, 1)
-        self.conv = nn.Conv2d(2 * DIM, DIM - 2, 3, 1, 1)
+        self.convc1 = nn.Conv2d(others * LEVELS * (2 * RADIUS + 1) ** 2, 2 * dim, 1)
+        self.convc2 = nn.Conv2d(2 * dim, dim + dim // 2, 3, 1, 1)
+        self.convf1 = nn.Conv2d(2 * others, dim, 7, 1, 3)
+        self.convf2 = nn.Conv2d(dim, dim // 2, 3, 1, 1)
+        self.conv = nn.Conv2d(2 * dim, dim - 2 * others, 3, 1, 1)
 
     def forward(self, flow: Tensor, correlation: Tensor) -> Tensor:
         correlation = F.relu(self.convc2(F.relu(self.convc1(correlation))))
@@ -118,8 +122,8 @@ class Network(nn.Module):
         self.rounds = rounds
         self.cnet, self.fnet = Encoder(6, blocks), Encoder(3, blocks)
         self.init_conv = nn.Conv2d(2 * DIM, 2 * DIM, 3, 1, 1)
-        self.upsample_weight = _head(64 * 9, 1)
-        self.flow_head = _head(2 + 4, 3)
+        self.upsample_weight = head(64 * 9, 1)
+        self.flow_head = head(2 + 4, 3)
         self.update_block = UpdateBlock()
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,9 +143,15 @@ class Network(nn.Module):
         return up[:, :2], up[:, 2:]
 
 
-def _head(outputs: int, kernel: int) -> nn.Sequential:
-    last = nn.Conv2d(2 * DIM, outputs, kernel, 1, kernel // 2)
-    return nn.Sequential(nn.Conv2d(DIM, 2 * DIM, 3, 1, 1), nn.ReLU(), last)
+def head(outputs: int, kernel: int, dim: int = DIM) -> nn.Sequential:
+    last = nn.Conv2d(2 * dim, outputs, kernel, 1, kernel // 2)
+    return nn.Sequential(nn.Conv2d(dim, 2 * dim, 3, 1, 1), nn.ReLU(), last)
+
+
+def confidence(mixture: Tensor) -> Tensor:
+    """The mean of 1 px over the error's scale, (N, 1, H, W) in (0, 1], of a mixture (N, 4, H, W)."""
+    broad, narrow = mixture[:, :2].softmax(1).split(1, 1)
+    return narrow + broad * torch.exp(-mixture[:, 2:3].clamp(0, BROADEST))
 
 
 class SeaRaftFlow(FlowModel):
@@ -161,12 +171,11 @@ class SeaRaftFlow(FlowModel):
         self.freeze()
 
     def estimate(self, a: Tensor, b: Tensor) -> Tensor:
-        """The flow and, as a third channel, the mean of 1 px over the error's scale, in (0, 1]."""
+        """The flow and, as a third channel, `confidence`."""
         if a.dtype != torch.float32:
             raise ValueError(f"flow model {self.name}: weights are {a.dtype}, expected torch.float32. Do not cast it.")
         flow, mixture = self.network(2 * a - 1, 2 * b - 1)
-        broad, narrow = mixture[:, :2].softmax(1).split(1, 1)
-        return torch.cat((flow, narrow + broad * torch.exp(-mixture[:, 2:3].clamp(0, BROADEST))), 1)
+        return torch.cat((flow, confidence(mixture)), 1)
 
 
 def load_sea_raft(name: str, path: Path | None, download: bool = False) -> SeaRaftFlow:

@@ -20,7 +20,7 @@ from comfy.taesd.taehv import TAEHV, Clamp, MemBlock, TGrow, TPool
 from torch import Tensor, nn
 
 from ...motionprompt_core.estimate.paths import Reel
-from ...motionprompt_core.estimate.steady import RADIUS, steady_frames
+from ...motionprompt_core.estimate.steady import RADIUS, margin, steady_frames
 from ...motionprompt_core.flow import FlowModel
 from .decode import SliceDecoder
 
@@ -66,7 +66,7 @@ class TinyStream:
         Args:
             options: for `steady_frames`.
         """
-        reel = Reel(self.frames(x0), self.decoder.num_frames(len(x0)), 2 * RADIUS + 1)
+        reel = Reel(self.frames(x0), self.decoder.num_frames(len(x0)), RADIUS + margin(flow) + 1)
         steadied = enumerate(steady_frames(reel, flow, **options))
         pairs = ((self._as_encoded(frame), self._as_encoded(reel[number])) for number, frame in steadied)
         new, old = (self._encoded(map(itemgetter(place), each), len(x0)) for place, each in enumerate(tee(pairs)))
