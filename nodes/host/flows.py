@@ -8,7 +8,7 @@ import folder_paths
 from torchvision.models.optical_flow import RAFT
 
 from ...motionprompt_core.flow.raft import RaftFlow
-from . import folders
+from . import flow_networks, folders  # noqa: F401 (registers its flow models)
 from .models import ManagedModel
 
 # ComfyUI's folder; older ones have none.

@@ -1,4 +1,4 @@
-"""SEA-RAFT beside the published code's figures, from a file of the published names, and its confidence in the mask."""
+"""SEA-RAFT beside the published code's figures, from a file of the published names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from motionprompt_core.estimate.paths import Paths
-from motionprompt_core.flow import available_flow_models, load_flow_model
-from motionprompt_core.flow.sea_raft import BLOCKS, Network, SeaRaftFlow
+pytestmark = pytest.mark.inprocess
 
 
 def random_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -47,14 +45,15 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
-    network = Network(BLOCKS["sea_raft_s"]).eval()
+def network(comfy) -> torch.nn.Module:
+    module = comfy.module("nodes.host.flow_networks.sea_raft")
+    network = module.Network(module.BLOCKS["sea_raft_s"]).eval()
     network.load_state_dict(random_state(network))
     return network
 
 
 @pytest.fixture(scope="module")
-def file(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As published: a block's last norm under the other of its two names."""
     path = tmp_path_factory.mktemp("flow") / "sea_raft_s.safetensors"
     state = {name.replace(".downsample.1.", ".bn3."): value for name, value in network.state_dict().items()}
@@ -64,7 +63,7 @@ def file(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("size", PUBLISHED)
 @torch.no_grad()
-def test_the_network_is_the_published_one(network: Network, size: tuple[int, int]) -> None:
+def test_the_network_is_the_published_one(network: torch.nn.Module, size: tuple[int, int]) -> None:
     a, b = frames(*size)
     found = torch.cat(network(2 * a - 1, 2 * b - 1), 1)[0]
     point, mean = found[:, size[0] // 2, size[1] // 3], found.mean((1, 2))
@@ -72,7 +71,9 @@ def test_the_network_is_the_published_one(network: Network, size: tuple[int, int
 
 
 @torch.no_grad()
-def test_it_is_had_by_name_from_a_file_alone(network: Network, file: Path) -> None:
+def test_it_is_had_by_name_from_a_file_alone(comfy, network: torch.nn.Module, file: Path) -> None:
+    flows = comfy.module("motionprompt_core.flow")
+    available_flow_models, load_flow_model = flows.available_flow_models, flows.load_flow_model
     assert "sea_raft_s" not in available_flow_models() and "sea_raft_s" in available_flow_models([file.name])
     model = load_flow_model("sea_raft_s", file)
     a, b = frames(130, 128)
@@ -84,21 +85,3 @@ def test_it_is_had_by_name_from_a_file_alone(network: Network, file: Path) -> No
         load_flow_model("sea_raft_m")
     with pytest.raises(ValueError, match="weights of flow model sea_raft_m"):
         load_flow_model("sea_raft_m", file)
-
-
-class HalfSure(SeaRaftFlow):
-    """No motion, and no idea of it in the left half."""
-
-    min_size, multiple = 1, 1
-
-    def estimate(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        found = torch.zeros_like(a)
-        found[:, 2, :, a.shape[-1] // 2 :] = 1
-        return found
-
-
-def test_what_a_model_is_not_sure_of_is_not_asked() -> None:
-    paths = Paths(torch.rand(5, 3, 32, 32), HalfSure("sea_raft_s"), 2)
-    paths.look(2, 3)
-    seen = paths.from_frame(2)[1]
-    assert seen[..., :16].max() == 0 and seen[..., 16:].min() == 1

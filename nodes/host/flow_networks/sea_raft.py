@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.optical_flow.raft import CorrBlock, upsample_flow
 
-from ..media.files import load_state, read_safetensors
-from .base import FlowModel, register_flow_model
+from ....motionprompt_core.flow.base import FlowModel, register_flow_model
+from ....motionprompt_core.media.files import load_state, read_safetensors
 
 DIM, LEVELS, RADIUS, ROUNDS = 128, 4, 4, 4
 # Residual blocks of the encoders' layers: ResNet-18's and ResNet-34's. The published L is M refined in 12 rounds.

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet34
 from torchvision.models.optical_flow.raft import CorrBlock, upsample_flow
 
-from ..media.files import load_state, read_safetensors
-from .base import FlowModel, register_flow_model
+from ....motionprompt_core.flow.base import FlowModel, register_flow_model
+from ....motionprompt_core.media.files import load_state, read_safetensors
 from .sea_raft import LEVELS, RADIUS, ConvNextBlock, MotionEncoder, confidence, head
 
 NAME, DIM, STRIDE, ROUNDS = "memfof", 512, 16, 8
