@@ -136,14 +136,14 @@ class normal_tensors(TorchFunctionMode):
         func: Callable[..., object],
         types: object,
         args: tuple[object, ...] = (),
-        kwargs: Any = None,
+        kwargs: dict[str, object] | None = None,
     ) -> object:
         operator = func if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket) else None
         func = func if operator is None else _plain_kernel(operator)
-        args, kwargs = _normal(args), _normal(kwargs or {})
-        if not torch.is_grad_enabled() or not any(_needs_gradient(value) for value in (*args, *kwargs.values())):
-            return func(*args, **kwargs)
-        result = lent.call(func, args, kwargs)
+        args, given = _normal(args), _normal(kwargs or {})
+        if not torch.is_grad_enabled() or not any(_needs_gradient(value) for value in (*args, *given.values())):
+            return func(*args, **given)
+        result = lent.call(func, args, given)
         if operator is not None and isinstance(result, Tensor):
             _check_kernel(operator, result)
         return result
@@ -161,7 +161,7 @@ class attached(TorchFunctionMode):
         func: Callable[..., object],
         types: object,
         args: tuple[object, ...] = (),
-        kwargs: Any = None,
+        kwargs: dict[str, object] | None = None,
     ) -> object:
         if func in (Tensor.detach, torch.detach) and torch.is_grad_enabled():
             return args[0]

@@ -177,7 +177,7 @@ def _slots(container: Any) -> Mapping[object, object]:
     return container if isinstance(container, dict) else dict(enumerate(container))
 
 
-def _slot(container: Mapping[Any, object], name: object) -> Mapping[object, object]:
+def _slot(container: Mapping[str, object], name: str) -> Mapping[object, object]:
     return {name: container.get(name)}
 
 
