@@ -309,7 +309,8 @@ def _rebuild(text: str, path: str | Path) -> FlowDiscriminator:
         with torch.device("meta"):
             return FlowDiscriminator(config)
     except (ValueError, TypeError, RuntimeError) as error:  # a RecursionError is a RuntimeError
+        why = str(error).rstrip(".")
         raise ValueError(
-            f"{_WHAT} {path} has a configuration that cannot be used: {error}. A newer MotionPrompt may have saved it: "
+            f"{_WHAT} {path} has a configuration that cannot be used: {why}. A newer MotionPrompt may have saved it: "
             "update, or choose another file."
         ) from error
