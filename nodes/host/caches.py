@@ -82,10 +82,10 @@ class Layers:
 
     def _compare(self, ran: int, there: int, network: nn.Module, roots: Iterable[object]) -> None:
         self.most = max(self.most, ran)
-        # Parts of a model may be meant to rest (skipped layers, a motion module that is timed); a cache of steps lets
-        # most rest. What has put its own `forward` on layers may be a cache of those alone.
+        # Parts of a model may be meant to rest (skipped layers; a timed motion module, nearly half); a cache of steps
+        # lets most rest. What has put its own `forward` on layers may be a cache of those alone.
         replaced = names_of(vars(module).get("forward") for module in every_module([network]))
-        if ran < (self.most if replaced else max(there / 4, self.most / 2)):
+        if ran < (self.most if replaced else max(0.25 * there, 0.4 * self.most)):
             names = ", ".join(replaced or names_of([*roots, *put_on(network)])) or "something around the model"
             raise ValueError(
                 f"MotionPrompt: {names} answered in the model's place, as a cache of steps does, so there is "
