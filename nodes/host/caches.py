@@ -86,9 +86,10 @@ class Layers:
         # lets most rest. What has put its own `forward` on layers may be a cache of those alone.
         replaced = names_of(vars(module).get("forward") for module in every_module([network]))
         if ran < (self.most if replaced else max(0.25 * there, 0.4 * self.most)):
-            names = ", ".join(replaced or names_of([*roots, *put_on(network)])) or "something around the model"
+            names = replaced or names_of([*roots, *put_on(network)]) or ["something around the model"]
+            who = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
             raise ValueError(
-                f"MotionPrompt: {names} answered in the model's place, as a cache of steps does, so there is "
+                f"MotionPrompt: {who} answered in the model's place, as a cache of steps does, so there is "
                 "no gradient. Switch that node off for guided videos."
             )
 

@@ -257,7 +257,10 @@ class _Evaluation:
         guider.conds = conds
         set_cfg(guider, cfg)
         network = guider.inner_model.diffusion_model
-        layers = self.run.layers.run(network, self.others)
+        windows = self.run.windows
+        # AnimateDiff-Evolved looks at no frame in windows that overlap by all of their length.
+        none = windows is not None and windows.overlap >= windows.length
+        layers = nullcontext() if none else self.run.layers.run(network, self.others)
         with notes_kept(network), remembered(self.others, network), layers, self.now.saving():
             # Not kept on self: in a circle it would keep the model's patchers until the garbage collector comes by, and
             # AnimateDiff-Evolved's take their motion modules out of the network when they end.

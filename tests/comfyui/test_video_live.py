@@ -131,7 +131,7 @@ def stock_and_guided(server: ComfyServer, file: str) -> tuple[dict[str, np.ndarr
 def test_a_pickle_is_refused_with_what_to_do(comfy_server, files):
     nodes = graph(comfy_server, "live_lavie.pt")
     add_sampler(nodes, "stock", "KSampler", "plain")
-    with pytest.raises(ComfyExecutionError, match=r"live_lavie.pt is a pickle.*motionprompt_core convert") as caught:
+    with pytest.raises(ComfyExecutionError, match=r"live_lavie.pt is a pickle.*motionprompt_tools convert") as caught:
         comfy_server.queue(prompt_of(nodes))
     assert caught.value.node_type == "MotionPromptLoadVideoCheckpoint"
 

@@ -25,9 +25,11 @@ def native(tiny: Any, family: str) -> TinyFamily:
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=[] if name == "videocrafter2" else pytest.mark.exhaustive) for name in NATIVE]
+    ("family", "every"),
+    [("videocrafter2", 4), *(pytest.param(name, 1, marks=pytest.mark.exhaustive) for name in NATIVE)],
 )
-def test_all_samplers_and_schedulers_are_finite(tiny, family):
+def test_all_samplers_and_schedulers_are_finite(tiny, family, every):
+    """Daily each fourth of them."""
     import comfy.samplers
 
     video = native(tiny, family)
@@ -37,7 +39,7 @@ def test_all_samplers_and_schedulers_are_finite(tiny, family):
     runs = [(sampler, "simple") for sampler in names.SAMPLERS if sampler not in left_out]
     runs += [("euler", each) for each in names.SCHEDULERS]
     bad = []
-    for sampler, scheduler in runs:
+    for sampler, scheduler in runs[::every]:
         found = video.stock(latent_image=latent, sampler_name=sampler, scheduler=scheduler, steps=2)
         if not found.isfinite().all():
             bad.append((sampler, scheduler))
