@@ -16,7 +16,7 @@ from tests.comfyui.fuzz import Fuzz, log_faults, save
 from tests.comfyui.fuzz_prompts import Prompts
 
 ONLY = [int(number) for number in os.environ.get("MOTIONPROMPT_FUZZ_ONLY", "").split(",") if number]
-NUMBERS = ONLY or range(int(os.environ.get("MOTIONPROMPT_FUZZ", "20")))
+NUMBERS = ONLY or range(int(os.environ.get("MOTIONPROMPT_FUZZ", "12")))
 SEED = int(os.environ.get("MOTIONPROMPT_FUZZ_SEED", "0"))
 
 

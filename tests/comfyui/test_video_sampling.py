@@ -224,6 +224,7 @@ def test_image_to_video_hands_on_what_the_network_was_trained_on(tiny):
     assert not torch.equal(video.stock(positive=other, **options), video.stock(positive=positive, **options))
 
 
+@pytest.mark.exhaustive  # daily through its workflow, in live servers
 def test_between_two_images_and_in_a_loop(tiny):
     video = native(tiny, "dynamicrafter")
     interp = tiny.comfy.node("TinyFamilyModel").__module__
