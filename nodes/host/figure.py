@@ -1,4 +1,4 @@
-"""Figures of matplotlib, which is optional, as tensors or files."""
+"""Figures of matplotlib, which is optional, as tensors."""
 
 from __future__ import annotations
 

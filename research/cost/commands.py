@@ -14,6 +14,7 @@ import torch
 from motionprompt_core.guidance.modes import COMPUTE_MODES
 from motionprompt_tools.commandline import add_command
 
+from ..figure import new_figure, save
 from . import animatediff, demo
 from .measure import fused_attention
 from .recipes import Parts, Recipe, Row, Subject, evaluation, plain_step, table, whole_run
@@ -179,9 +180,7 @@ def measure_device(subject: Any) -> list[dict[str, Any]]:
 
 def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """One panel per quantity: operations over plain sampling, and peak memory."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2.6 * len(found), 4.4), dpi=70, layout="constrained")
+    figure = new_figure(2.6 * len(found), 4.4, dpi=70)
     axes = figure.subplots(2, len(found), sharey="row")
     for column, (what, rows) in enumerate(found.items()):
         for name in dict.fromkeys(row["name"] for row in rows):
@@ -195,5 +194,4 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes[0][0].set_ylabel("operations, times plain")
     axes[1][0].set_ylabel("peak of an evaluation, GiB")
     axes[0][0].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})  # the same bytes for the same picture
+    save(figure, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..figure import new_figure, save
 from .summary import KEPT, METRICS, QUALITY
 
 BETTER = {1: "higher", -1: "lower", 0: "unchanged"}
@@ -227,9 +228,7 @@ def draw(summary: dict[str, Any], path: Path) -> None:
         ImportError: matplotlib is not installed.
     """
     names = [name for name in summary["variants"] if name != "plain"]
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 1.6 + 0.32 * len(names)), dpi=80, layout="constrained")
+    figure = new_figure(13, 1.6 + 0.32 * len(names), dpi=80)
     left, middle, right = figure.subplots(1, 3)
     for axes, metric, title in (
         (left, "coherence", "coherence minus plain (deviations)"),
@@ -253,5 +252,4 @@ def draw(summary: dict[str, Any], path: Path) -> None:
     right.axhline(0, color="0.6", linewidth=1)
     right.set_xlabel(f"{'operations' if counted else 'processor time'}, ratio to plain", fontsize=8)
     right.set_title("coherence against cost", fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})  # the same bytes for the same picture
+    save(figure, path)
