@@ -3,9 +3,9 @@
     python -m research.general.train train --run runs/general --out weights/NAME.safetensors
     python -m research.general.train test NAME.safetensors --data DIR --json result.json
 
-`train` takes the flows that general_data.py left in the run. `test` writes AUROC by kind of fault and severity, on
-`demo` videos if given, after changes that leave the motion alone, and what it makes of stills. A clip's score is the
-mean logit of its flows.
+`train` takes the flows that `data` left in the run. `test` writes AUROC by kind of fault and severity, on
+`demo` videos if given, after changes that leave the motion alone, and what it makes of stills. A clip's score is
+`clip_score` of its flows.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from motionprompt_core.discriminator.flows import degrade, extract_flows, flip
 from motionprompt_core.discriminator.model import DiscriminatorConfig, load_discriminator, save_discriminator
-from motionprompt_core.discriminator.train import auroc, train_discriminator
+from motionprompt_core.discriminator.train import auroc, clip_score, train_discriminator
 from motionprompt_core.media.ops import gaussian_blur
 from tests.gradient_flow import GradientFlow
 
@@ -151,6 +151,16 @@ def test_degrading_blurs_adds_noise_and_repeats():
 )
 def test_auroc_by_hand(real, fake, expected):
     assert auroc(torch.tensor(real).float(), torch.tensor(fake).float()) == expected
+
+
+def test_one_bad_moment_counts_for_the_clip_and_does_not_decide_alone():
+    """Ten flows, of which one is bad, below ten that are middling throughout, above ten of which half are bad."""
+    one_bad, middling, half_bad = torch.full((10,), 3.0), torch.full((10,), 2.0), torch.full((10,), 3.0)
+    one_bad[4], half_bad[::2] = -5.0, -5.0
+    scores = [clip_score(logits).item() for logits in (middling, one_bad, half_bad)]
+    assert scores == sorted(scores, reverse=True) and one_bad.mean() > middling.mean()
+    assert scores[0] == pytest.approx(2.0)  # a clip that is the same throughout has its flows' logit
+    assert scores[1] > one_bad.min() + 3
 
 
 def test_flows_are_extracted_by_gap_and_seed():
