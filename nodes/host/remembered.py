@@ -14,6 +14,7 @@ from functools import cache, partial
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from .models import every_module
@@ -30,8 +31,9 @@ _NOTHING = object()
 def remembered(roots: Sequence[object], network: nn.Module) -> Iterator[None]:
     """Within it nothing that remembers tensors from one call to the next is changed for good.
 
-    Whatever a function or an object of another pack can reach is put back afterwards, if tensors were put in the place
-    of others there: what only counts or writes a list of what it saw goes on. Tensors changed in place are not found.
+    Whatever a function or an object of another pack can reach is put back afterwards, if tensors or noise levels were
+    put in the place of others there: what only counts or writes a list of what it saw goes on. Tensors changed in place
+    are not found.
 
     Args:
         roots: functions and objects, or containers of them. network: whose modules may hold others, too.
@@ -112,7 +114,7 @@ class _Place(NamedTuple):
         now = self.now()
         names = self.before if self.grows else {**self.before, **now}
         pairs = [(self.before.get(name), now.get(name)) for name in names]
-        return any(old is not new and (_is_tensors(old) or _is_tensors(new)) for old, new in pairs)
+        return any(old is not new and (_is_of_a_step(old) or _is_of_a_step(new)) for old, new in pairs)
 
 
 class _Kept:
@@ -150,6 +152,8 @@ class _Kept:
             return [value.func, *value.args, value.keywords]
         if isinstance(value, tuple):
             return value
+        if isinstance(value, ModelPatcher):  # AnimateDiff-Evolved: at what noise level which module rests
+            return [value.attachments, value.additional_models]
         return [vars(value)] if _is_of_a_pack(value) else []
 
     def _of_function(self, function: FunctionType) -> list[object]:
@@ -168,9 +172,10 @@ class _Kept:
         return found + [value for value in values if isinstance(value, _CONTAINERS) or _is_of_a_pack(value)]
 
 
-def _is_tensors(value: object) -> bool:
+def _is_of_a_step(value: object) -> bool:
+    """Tensors, or a number such as a noise level; what is counted are whole numbers."""
     parts = value if isinstance(value, (list, tuple)) else (value,)
-    return any(isinstance(part, Tensor) for part in parts)
+    return any(isinstance(part, (Tensor, float)) for part in parts)
 
 
 def _slots(container: Any) -> Mapping[object, object]:

@@ -227,7 +227,7 @@ class _Evaluation:
         self.x, self.timestep, self.seed = x, timestep, seed
         self.options = options
         others = [options.get("model_function_wrapper"), options.get("transformer_options")]
-        self.others = [*getattr(executor, "wrappers", ()), *others]
+        self.others = [*getattr(executor, "wrappers", ()), *others, now.guider.model_patcher]
         self.scale: float = cfg_of(now.guider)
 
     def as_guided_model(self) -> GuidedModel:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.comfyui.test_oracle import STILL, far
+
 pytestmark = pytest.mark.ade
 SCHEDULE = '"0": "a red ball", "2": "a blue cube"'
 
@@ -103,6 +105,24 @@ def test_embeddings_that_are_no_blend_of_the_prompts_are_refused(tiny_ade):
     [[cond, extras]] = scheduled(tiny_ade, learnable_clip(tiny_ade))
     with pytest.raises(ValueError, match="no weighted sum of the prompts"):
         tiny_ade.guided(positive=[[cond * torch.linspace(0, 1, cond.shape[1])[:, None], extras]])
+
+
+@pytest.mark.parametrize("strengths", [(0.0, 1.0), (1.0, 0.0)], ids=["begins later", "ends early"])
+def test_a_motion_module_that_rests_at_some_steps(tiny_ade, strengths):
+    """Of what is noted for a step a part was put back: the sampler found the module on that was to rest, 29 % of the
+    range off, and the gradient was five times too long."""
+    comfy, keyframes = tiny_ade.comfy, {}
+    for start, strength in zip((0.0, 0.5), strengths, strict=True):
+        (effect,) = comfy.run("ADE_MultivalDynamic", float_val=strength)
+        (made,) = comfy.run("ADE_AnimateDiffKeyframe", start_percent=start, effect_multival=effect, **keyframes)
+        keyframes = {"prev_ad_keyframes": made}
+    (motion,) = comfy.run("TinyMotionModel", version="v2")
+    times = {"start_percent": 0.3, "end_percent": 1.0} if strengths[0] == 0 else {"start_percent": 0.0}
+    (motions,) = comfy.run("ADE_ApplyAnimateDiffModel", motion_model=motion, ad_keyframes=made, **times)
+    (model,) = comfy.run("ADE_UseEvolvedSampling", model=tiny_ade.model, beta_schedule="autoselect", m_models=motions)
+    stock = tiny_ade.stock(model=model, positive=tiny_ade.learnable, cfg=1.0)
+    guided, report = tiny_ade.guided(model=model, cfg=1.0, **STILL)
+    assert len(report.guided) == 4 and far(guided, stock) < 1e-4
 
 
 def test_strengths_per_frame_are_differentiable(tiny_ade):
