@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from motionprompt_core.media.sources import ANIMATED_SUFFIXES
+ANIMATED_SUFFIXES = (".webp", ".gif", ".png", ".apng")
 
 
 def write_video(frames: Tensor, path: str | Path, fps: float = 8.0) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..flow.base import FlowModel
 from ..media.files import write_safetensors
-from ..media.sources import decoding, frame_files
+from ..media.sequences import frame_files
+from ..media.sources import decoding
 from .clips import QUALITIES, ClipSettings, Frames, compressed, read_clip
 from .flows import extract_flows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from ..media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural
+from ..media.sequences import IMAGE_SUFFIXES, natural
+from ..media.sources import VIDEO_SUFFIXES, is_animation
 from ..media.video import read_video
 
 
@@ -87,21 +89,25 @@ def find_clips(folder: str | Path) -> list[Path]:
     clips = list(_clips(folder, set()))
     if not clips:
         raise ValueError(
-            f"clips: {folder} holds no clip. Expected videos ({', '.join(VIDEO_SUFFIXES)}, animated .webp), or folders "
-            "of images in the order of their names."
+            f"clips: {folder} holds no clip. Expected videos ({', '.join(VIDEO_SUFFIXES)}, animated .webp, .png, .tif "
+            "and .avif), or folders of images in the order of their names."
         )
     return clips
 
 
-def _clips(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    seen.add(folder.resolve())
-    entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural)
+def _clips(folder: Path, seen: set[str]) -> Iterator[Path]:
+    seen.add(_target(folder))
+    try:
+        entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=natural)
+    except OSError:  # not ours to read: whoever reads it as a clip says so
+        yield folder
+        return
     stills = {entry for entry in entries if _is_still(entry)}
     videos = {entry for entry in entries if entry.suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES} - stills
     if stills and not videos:
         yield folder
     for entry in entries:
-        target = entry.resolve()
+        target = _target(entry)
         if target in seen:
             continue
         if entry.is_dir():
@@ -111,9 +117,14 @@ def _clips(folder: Path, seen: set[Path]) -> Iterator[Path]:
             yield entry
 
 
+def _target(path: Path) -> str:
+    """Where a path leads to; a link that leads to itself stays what it is."""
+    return os.path.realpath(path)
+
+
 def check_apart(real: Sequence[Path | Frames], generated: Sequence[Path | Frames]) -> None:
     """Raise ValueError if a file is on both sides, as when one folder lies inside the other."""
-    sides = [{clip.resolve() for clip in clips if isinstance(clip, Path)} for clips in (real, generated)]
+    sides = [{_target(clip) for clip in clips if isinstance(clip, Path)} for clips in (real, generated)]
     both = sorted(sides[0] & sides[1])
     if both:
         raise ValueError(
@@ -123,16 +134,16 @@ def check_apart(real: Sequence[Path | Frames], generated: Sequence[Path | Frames
 
 
 def _is_still(path: Path) -> bool:
-    """Whether a file is one picture: .webp and .png may also be animations. A damaged one is left to the reader."""
+    """Whether a file is one picture: many formats hold animations, too. A damaged one is left to the reader."""
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES or not path.is_file():
         return False
-    if suffix not in (".webp", ".png"):
+    if suffix in (".jpg", ".jpeg", ".bmp"):
         return True
     try:
         with Image.open(path) as image:
-            return not getattr(image, "is_animated", False)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError):
+            return not is_animation(image)
+    except Exception:  # damaged files make Pillow raise anything
         return suffix != ".webp"
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from motionprompt_core.discriminator.clips import ClipSettings, find_clips, read_clip, without_borders
 from motionprompt_core.flow import load_flow_model
 from motionprompt_core.media.ops import gaussian_blur
-from motionprompt_core.media.sources import MAX_ASPECT, Timing, timing
+from motionprompt_core.media.sources import Timing, timing
+from motionprompt_core.media.streams import MAX_ASPECT
 from motionprompt_core.media.video import read_video, stream_video
 from motionprompt_tools.writing import write_video
 
