@@ -74,7 +74,7 @@ def leftovers(server: ComfyServer) -> dict[str, Any]:
 def test_nothing_is_left_of_runs_that_end_failed_or_interrupted(make_server, repo_root, tmp_path, runs, troubles):
     server = make_server(packs=[repo_root, *probe_packs()], env={"TMPDIR": str(tmp_path)})
     rng, ended, number = random.Random(0), Counter(), 0
-    # What is made once, and kept: a plain KSampler's memory, too, goes up and down by 4 % over its first 60 runs.
+    # What is made once, and kept; memory goes up and down by 2 % over the first 80 runs.
     for warming in range(max(6, 3 * runs // 4)):
         started = time.monotonic()
         run_once(server, rng, trouble=warming % 3 == 0)
