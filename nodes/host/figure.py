@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import folder_paths
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_PLACE = "MPLCONFIGDIR"
 
 
 def new_figure(width: float, height: float, dpi: int = 100) -> Figure:
@@ -21,10 +26,23 @@ def new_figure(width: float, height: float, dpi: int = 100) -> Figure:
         ImportError: matplotlib is not installed.
     """
     try:
-        from matplotlib.figure import Figure
+        with _caches_in_comfyui():
+            from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("The plot needs matplotlib: pip install matplotlib, then restart.") from error
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
+@contextmanager
+def _caches_in_comfyui() -> Iterator[None]:
+    """Imported for the first time, matplotlib makes folders and a list of fonts in the user's home."""
+    before = os.environ.get(_PLACE)
+    os.environ[_PLACE] = os.path.join(folder_paths.get_user_directory(), "__motionprompt", "matplotlib")
+    try:
+        yield
+    finally:
+        os.environ.pop(_PLACE)
+        os.environ.update({} if before is None else {_PLACE: before})
 
 
 def drawn(draw: Callable[[], Tensor], text: str) -> Tensor:
