@@ -173,14 +173,7 @@ def test_other_ways_of_cfg_are_told_where_the_loss_is_to_see_cfg(tiny):
 
 def sampled_by(tiny, guider):
     (sigmas,) = tiny.comfy.run("BasicScheduler", model=tiny.model, scheduler="normal", steps=4, denoise=1.0)
-    tiny.comfy.run(
-        "SamplerCustomAdvanced",
-        noise=tiny.comfy.run("RandomNoise", noise_seed=3)[0],
-        guider=guider,
-        sampler=tiny.comfy.run("KSamplerSelect", sampler_name="euler")[0],
-        sigmas=sigmas,
-        latent_image=tiny.latent(),
-    )
+    tiny.sampled_by(guider, sigmas)
 
 
 def test_guiders_that_mix_by_themselves_are_told(tiny):

@@ -231,13 +231,6 @@ def test_the_half_of_split_sigmas_that_has_no_step(tiny):
     high, _ = tiny.comfy.run("SplitSigmas", sigmas=sigmas, step=0)
     model, report = tiny.applied(guide="both")
     (guider,) = tiny.comfy.run("CFGGuider", model=model, positive=tiny.learnable, negative=tiny.negative, cfg=5.0)
-    tiny.comfy.run(
-        "SamplerCustomAdvanced",
-        noise=tiny.comfy.run("RandomNoise", noise_seed=3)[0],
-        guider=guider,
-        sampler=tiny.comfy.run("KSamplerSelect", sampler_name="euler")[0],
-        sigmas=high,
-        latent_image=tiny.latent(),
-    )
+    tiny.sampled_by(guider, high)
     assert report.state == "off"
     assert "corrected steps: none of 0" in report.summary()

@@ -52,10 +52,8 @@ def test_custom_sampler_nodes_are_guided_too(tiny):
     model, report = tiny.applied()
     run = tiny.comfy.run
     (sigmas,) = run("BasicScheduler", model=model, scheduler="karras", steps=4, denoise=1.0)
-    (sampler,) = run("KSamplerSelect", sampler_name="heun")
-    (noise,) = run("RandomNoise", noise_seed=3)
     (guider,) = run("BasicGuider", model=model, conditioning=tiny.learnable)
-    run("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=tiny.latent())
+    tiny.sampled_by(guider, sigmas, "heun")
     assert report.guided == [0, 1]
 
 

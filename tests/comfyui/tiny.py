@@ -79,6 +79,13 @@ class Tiny:
         """MODEL and report of Apply MotionPrompt."""
         return self.comfy.run("MotionPromptApply", model=model or self.model, **self._guidance(options))
 
+    def sampled_by(self, guider: Any, sigmas: Any, sampler: str = "euler") -> Any:
+        """Latents of SamplerCustomAdvanced with a GUIDER."""
+        run = self.comfy.run
+        (noise,), (chosen,) = run("RandomNoise", noise_seed=3), run("KSamplerSelect", sampler_name=sampler)
+        inputs = {"noise": noise, "sampler": chosen, "latent_image": self.latent()}
+        return run("SamplerCustomAdvanced", guider=guider, sigmas=sigmas, **inputs)[0]
+
     def gradients(self, **options: Any) -> list[torch.Tensor]:
         """The gradients for the tokens that Adam was given, in order, on the way of a guided run."""
         seen: list[torch.Tensor] = []

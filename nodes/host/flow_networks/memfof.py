@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet34
-from torchvision.models.optical_flow.raft import CorrBlock, upsample_flow
+from torchvision.models.optical_flow.raft import CorrBlock, make_coords_grid, upsample_flow
 
 from ....motionprompt_core.flow.base import FlowModel, register_flow_model
 from ....motionprompt_core.media.files import load_state, read_safetensors
@@ -100,11 +100,9 @@ class Network(nn.Module):
             around[-1].build_pyramid(features, self.fnet(other))
         found = self._split(state)
         flow, mixture = found[:, :, :2], found[:, :, 2:]
-        here = torch.stack(
-            torch.meshgrid(*(torch.arange(n, device=flow.device) for n in flow.shape[-2:]), indexing="ij")
-        )
+        grid = make_coords_grid(len(flow), *flow.shape[-2:], device=str(flow.device))
         for _ in range(ROUNDS):
-            seen = [around[way].index_pyramid(here.flip(0) + flow[:, way]) for way in range(2)]
+            seen = [around[way].index_pyramid(grid + flow[:, way]) for way in range(2)]
             state = self.update_block(state, context, torch.cat(seen, 1), flow.flatten(1, 2), attention)
             found = self._split(state)
             flow, mixture = flow + found[:, :, :2], found[:, :, 2:]

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.optical_flow.raft import CorrBlock, upsample_flow
+from torchvision.models.optical_flow.raft import CorrBlock, make_coords_grid, upsample_flow
 
 from ....motionprompt_core.flow.base import FlowModel, register_flow_model
 from ....motionprompt_core.media.files import load_state, read_safetensors
@@ -132,9 +132,9 @@ class Network(nn.Module):
         correlation = CorrBlock(num_levels=LEVELS, radius=RADIUS)
         correlation.build_pyramid(self.fnet(a), self.fnet(b))
         flow, mixture = self.flow_head(state).split((2, 4), 1)
-        here = torch.stack(torch.meshgrid(*(torch.arange(n, device=a.device) for n in flow.shape[-2:]), indexing="ij"))
+        here = make_coords_grid(len(flow), *flow.shape[-2:], device=str(flow.device))
         for _ in range(self.rounds):
-            around = correlation.index_pyramid(here.flip(0) + flow)
+            around = correlation.index_pyramid(here + flow)
             state = self.update_block(state, context, around, flow)
             change, mixture = self.flow_head(state).split((2, 4), 1)
             flow = flow + change
