@@ -94,7 +94,8 @@ def clip_settings(options: argparse.Namespace, flows: int, others: Mapping[str, 
     given = {name: getattr(options, name) for name in READING if getattr(options, name) is not None}
     values |= {"size" if name == "frame_size" else name: value for name, value in given.items()}
     values |= {"flows": flows, **({"recompress": False} if options.as_compressed else {})}
-    return ClipSettings(**{**values, "gaps": tuple(values.get("gaps", ClipSettings.gaps))})
+    gaps = values.get("gaps", ClipSettings.gaps)
+    return ClipSettings(**{**values, "gaps": tuple(gaps) if isinstance(gaps, list) else gaps})
 
 
 def both_sides(

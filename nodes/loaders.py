@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from comfy_api.latest import io
@@ -17,6 +18,7 @@ TORCHVISION_FILES = (
     "the weights as a .safetensors file in models/motionprompt or models/optical_flow named after it "
     "(raft_large.safetensors)"
 )
+MOST_SHOWN = 300  # characters
 
 
 class LoadFlowDiscriminator(io.ComfyNode):
@@ -57,11 +59,15 @@ class LoadFlowDiscriminator(io.ComfyNode):
         config = module.config
         lines = [f"model family: {config.family}", f"flow model: {config.flow_model}"]
         lines += [f"trained on: {config.trained_on}"] if config.trained_on else []
-        lines += [
-            f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
-            for key, value in module.metadata.items()
-        ]
+        lines += [_measured(key, value) for key, value in module.metadata.items()]
         return io.NodeOutput(ManagedModel(module), "\n".join(lines))
+
+
+def _measured(key: str, value: object) -> str:
+    """A line of what a file says of itself, which may be anything."""
+    line = f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
+    shown = "".join(character if character.isprintable() else " " for character in line)
+    return textwrap.shorten(shown, MOST_SHOWN, placeholder=" ...")
 
 
 class LoadOpticalFlowModel(io.ComfyNode):

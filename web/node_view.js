@@ -30,7 +30,15 @@ const STYLE = `
 `
 
 // "<workflow>/<node>" -> { node, workflow, lines, curves }, the oldest first
-const views = new Map(JSON.parse(sessionStorage.getItem(KEPT) ?? "[]"))
+const views = new Map(kept())
+
+function kept() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEPT) ?? "[]").filter(([, view]) => Array.isArray(view.lines) && view.curves)
+  } catch {
+    return [] // another page of this address wrote something else there
+  }
+}
 
 const ruler = document.createElement("canvas").getContext("2d")
 ruler.font = FONT
@@ -161,7 +169,7 @@ function addWidget(node) {
 
 // The Nodes 2.0 of interface 1.32 shows no widget that comes after another one of the node was edited.
 function mountIfForgotten(node, element) {
-  const rows = element.isConnected || document.querySelector(`.lg-node[data-node-id="${node.id}"] .lg-node-widgets`)
+  const rows = element.isConnected || document.querySelector(`.lg-node[data-node-id="${CSS.escape(node.id)}"] .lg-node-widgets`)
   if (!rows?.append) return
   const row = document.createElement("div")
   row.append(element)

@@ -19,6 +19,9 @@ from ..media.sequences import IMAGE_SUFFIXES, natural
 from ..media.sources import VIDEO_SUFFIXES, is_animation
 from ..media.video import read_video
 
+# Far above what anybody reads; settings may come out of a file.
+_MOST = dict(fps=1000, folder_fps=1000, max_frames=100_000, size=4096, pairs=100_000, grid=1024, flows=4)
+
 
 @dataclass(frozen=True)
 class Frames:
@@ -59,11 +62,16 @@ class ClipSettings:
     flows: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("fps", "folder_fps", "max_frames", "size", "pairs", "grid", "flows"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"clips: {name} is {getattr(self, name)}, expected more than 0.")
+        for name, most in _MOST.items():
+            value, rate = getattr(self, name), name.endswith("fps")
+            if isinstance(value, bool) or not isinstance(value, (int, float) if rate else int) or not 0 < value <= most:
+                raise ValueError(f"clips: {name} is {value!r}, expected a number above 0 and up to {most}.")
         most = (self.max_frames - 1) // self.flows
-        if not self.gaps or min(self.gaps) < 1 or max(self.gaps) > most:
+        if (
+            not isinstance(self.gaps, tuple)
+            or not self.gaps
+            or not all(isinstance(gap, int) and 1 <= gap <= most for gap in self.gaps)
+        ):
             raise ValueError(f"clips: gaps are {self.gaps}, expected one or more from 1 to {most}.")
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from .features import changes_of_motion, energy_pyramid
 FORMAT = "motionprompt_flow_discriminator"
 FORMAT_VERSION = "1"
 STEM_STRIDE = 8
+MOST_PATCHES = 64  # a side; the ViT's memory grows with the fourth power
+MOST_TEXT = 10_000  # characters
 MOST_BANDS = 5  # the last is half the frame wide
 MOST_FLOWS = 4
 QUANTILES = (0.5, 0.9, 0.98)
@@ -93,6 +95,11 @@ class DiscriminatorConfig:
         for name, most in _MOST.items():
             if getattr(self, name) > most:
                 raise ValueError(f"{_WHAT}: {name} is {getattr(self, name)}, expected at most {most}.")
+        if self.img_size > MOST_PATCHES * self.patch_size:
+            raise ValueError(
+                f"{_WHAT}: img_size {self.img_size} and patch_size {self.patch_size}, expected at most "
+                f"{MOST_PATCHES} patches a side: each looks at all others."
+            )
         if self.img_size % self.patch_size:
             raise ValueError(f"{_WHAT}: img_size {self.img_size} is no multiple of patch_size {self.patch_size}.")
         if self.stem < 0 or self.detail < 0 or (self.stem and self.patch_size % STEM_STRIDE):
@@ -124,6 +131,8 @@ class DiscriminatorConfig:
             fits = type(value) in ((int, float) if kind is float else (kind,))
             if not fits or (kind is float and not abs(value) <= 1e6):
                 raise ValueError(f"{_WHAT}: {field.name} is {value!r}, expected {kind.__name__} (finite, if a number).")
+            if kind is str and (len(value) > MOST_TEXT or any(c < " " and c not in "\t\n\r" for c in value)):
+                raise ValueError(f"{_WHAT}: {field.name} has control characters, or more than {MOST_TEXT} characters.")
 
 
 class FlowDiscriminator(nn.Module):

@@ -24,8 +24,13 @@ def register() -> None:
 
 
 def weight_files() -> list[str]:
+    """Names of the weights of this pack."""
+    return _files(FOLDER)
+
+
+def _files(folder: str) -> list[str]:
     """Their names; not those that a menu of the interface (before frontend 1.40) would run as HTML."""
-    return [name for name in folder_paths.get_filename_list(FOLDER) if "<" not in name]
+    return [name for name in folder_paths.get_filename_list(folder) if "<" not in name]
 
 
 def discriminator_files() -> list[str]:
@@ -35,12 +40,12 @@ def discriminator_files() -> list[str]:
 
 def checkpoint_files() -> list[str]:
     """Checkpoints of image models, which may lend their text encoder and VAE."""
-    return folder_paths.get_filename_list("checkpoints")
+    return _files("checkpoints")
 
 
 def video_files() -> list[str]:
     """The files that may be video checkpoints: they are kept with either kind."""
-    names = [*checkpoint_files(), *folder_paths.get_filename_list("diffusion_models")]
+    names = [*checkpoint_files(), *_files("diffusion_models")]
     return list(dict.fromkeys(names)) or [NOTHING_TO_LOAD]
 
 

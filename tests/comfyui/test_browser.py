@@ -45,8 +45,9 @@ def put_files(folder: Path) -> None:
             (folder / "models" / "checkpoints").mkdir(parents=True, exist_ok=True)
             for name in (value for value in node["widgets_values"] if str(value).endswith(".safetensors")):
                 (folder / "models" / "checkpoints" / name).touch()
-    (folder / "models" / "motionprompt").mkdir(parents=True, exist_ok=True)
-    (folder / "models" / "motionprompt" / f"{HOSTILE}.safetensors").touch()
+    for kind in ("motionprompt", "checkpoints", "diffusion_models"):
+        (folder / "models" / kind).mkdir(parents=True, exist_ok=True)
+        (folder / "models" / kind / f"{HOSTILE}.safetensors").touch()
     for side in (HOSTILE, "generated"):
         (folder / "input" / side).mkdir(parents=True)
         texture = Image.effect_noise((24, 24), 90).resize((96, 96))
@@ -328,15 +329,17 @@ def test_names_of_files_run_no_script(canvas: Canvas, quickstart: Path) -> None:
     canvas.set_widgets("MotionPromptFlowDataset", real=f"{HOSTILE} missing")
     assert canvas.run() == "execution_error"
     assert HOSTILE in canvas.evaluate("window.detail.exception_message")
-    menu = canvas.evaluate(
+    menus = canvas.evaluate(
         """() => {
-            const { LiteGraph } = window, node = LiteGraph.createNode("MotionPromptLoadFlowDiscriminator");
-            const { values } = node.widgets.find(widget => widget.name === "name").options;
-            new LiteGraph.ContextMenu(values, {});  // what a click on the widget opens
-            return values;
+            const { LiteGraph } = window;
+            return ["MotionPromptLoadFlowDiscriminator", "MotionPromptLoadVideoCheckpoint"].flatMap(kind => {
+                const lists = LiteGraph.createNode(kind).widgets.map(widget => widget.options.values);
+                for (const values of lists) if (values?.length) new LiteGraph.ContextMenu(values, {});  // a click
+                return lists.flat();
+            });
         }"""
     )
-    assert "demo_discriminator.safetensors" in menu
+    assert "demo_discriminator.safetensors" in menus
     canvas.page.wait_for_timeout(500)
     assert canvas.evaluate("window.RAN") == []
     canvas.close_dialogs()
