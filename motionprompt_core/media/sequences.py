@@ -35,24 +35,24 @@ def natural(path: Path) -> tuple[list[Any], str]:
 
 def _check_one_sequence(folder: Path, files: Sequence[Path]) -> None:
     """Frames are named alike but for one number, which grows evenly; names without numbers are taken as they are."""
-    kinds: dict[str, list[tuple[tuple[int, ...], Path]]] = defaultdict(list)
+    kinds: dict[str, list[tuple[list[int], Path]]] = defaultdict(list)
     for file in files:
         stem = unicodedata.normalize("NFC", file.stem).casefold()
-        kinds[re.sub(r"\d+", "#", stem)].append((tuple(int(part) for part in re.findall(r"\d+", stem)), file))
-    if len(kinds) > 1 and len(kinds) < len(files):
+        kinds[re.sub(r"\d+", "#", stem)].append(([int(part) for part in re.findall(r"\d+", stem)], file))
+    if len(kinds) == len(files):  # words, or one file
+        return
+    if len(kinds) > 1:
         most = sorted(kinds.values(), key=len, reverse=True)
         raise _mixed(folder, most[0][0][1], most[1][0][1])
-    for kind in kinds.values():
-        columns = list(zip(*(numbers for numbers, _ in kind), strict=True))
-        varying = [column for column in columns if len(set(column)) > 1]
-        files = [file for _, file in kind]
-        # take1_01, take2_01: the last number that counts comes again. The same frame twice: 1.png, 01.jpg.
-        first: dict[int, Path] = {}
-        for number, file in zip(varying[-1] if varying else columns[0] if columns else (), files, strict=False):
-            if first.setdefault(number, file) is not file:
-                raise _mixed(folder, first[number], file)
-        if len(varying) == 1:
-            _check_gaps(folder, list(zip(varying[0], files, strict=True)))
+    columns = zip(*(numbers for kind in kinds.values() for numbers, _ in kind), strict=True)
+    varying = [column for column in columns if len(set(column)) > 1]
+    # take1_01, take2_01: the last number that counts comes again. The same frame twice: 1.png, 01.png, 1.jpg.
+    first: dict[int, Path] = {}
+    for number, file in zip(varying[-1] if varying else [0] * len(files), files, strict=True):
+        if first.setdefault(number, file) is not file:
+            raise _mixed(folder, first[number], file)
+    if len(varying) == 1:
+        _check_gaps(folder, list(zip(varying[0], files, strict=True)))
 
 
 def _check_gaps(folder: Path, frames: Sequence[tuple[int, Path]]) -> None:

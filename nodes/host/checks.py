@@ -103,6 +103,13 @@ def check_cfg(guider: Guider) -> None:
         )
 
 
+def all_kept(denoise_mask: object) -> str:
+    """What a report says where the latents' noise mask lets nothing be sampled; else nothing."""
+    if not isinstance(denoise_mask, Tensor) or bool(denoise_mask.any()):
+        return ""
+    return "The latents' noise mask is 0 everywhere, so the video is as it came and nothing can change it."
+
+
 def check_losses(guidance: Guidance) -> None:
     """Raise ValueError if no loss is left that pulls at the tokens where they start."""
     judged, settings = guidance.discriminator is not None, guidance.settings

@@ -25,6 +25,7 @@ from ...motionprompt_core.guidance.presets import describe, remark
 from ...motionprompt_core.guidance.schedule import guided_steps
 from .activity import check_activity
 from .checks import (
+    all_kept,
     check_cfg,
     check_discriminator,
     check_finite,
@@ -104,10 +105,14 @@ class MotionPromptPatch:
         if not _seen_before(guider.conds):
             queued, self._queued = self._queued, queued_run()
             report.begin(self.guidance.settings.to_dict(), same_run=queued == self._queued)
+            if self.correction is not None:  # what is refused before the correction begins has none of an earlier run
+                self.correction.begin()
         report.num_steps = len(sigmas) - 1
         report.planned = guided_steps(report.num_steps, self.guidance.settings)
-        if said := empty_window(self.guidance.settings, report):
-            report.note(said)
+        mask = args[0] if args else kwargs.get("denoise_mask")
+        for said in (empty_window(self.guidance.settings, report), all_kept(mask)):
+            if said:
+                report.note(said)
         started = time.perf_counter()
         original_options, original_conds = guider.model_options, guider.conds
         try:

@@ -14,7 +14,7 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from .checks import check_encodes, check_finite, check_sampler, check_schedule
+from .checks import all_kept, check_encodes, check_finite, check_sampler, check_schedule
 from .comfy_types import Callback, Conds, Executor, Guider, Options, Patcher, Sampler, Vae
 from .correction_report import EstimateReport
 from .decode import frame_size
@@ -97,6 +97,8 @@ class EstimatePatch:
         original = guider.model_options
         check_finite(latent_image, guider.conds)
         run = self._begin(guider, Streams(noise, kwargs.get("latent_shapes")), noise, sampler, sigmas)
+        if said := all_kept(args[0] if args else kwargs.get("denoise_mask")):
+            self.report.note(said)
         # Not in the transformer options: torch.compile watches those, and would compile anew for each run.
         guider.model_options = {**original, KEY: run}
         try:

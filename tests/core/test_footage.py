@@ -189,6 +189,7 @@ def test_a_gif_of_no_duration_runs_as_browsers_show_it(tmp_path):
         (["take1_01", "take1_02", "take2_01", "take2_02"], "as take1_01.png and take2_01.png show"),
         (["0", "0_mask", "1", "1_mask"], "as 0.png and 0_mask.png show"),
         (["IMG_1", "img_01", "img_2"], "as IMG_1.png and img_01.png show"),
+        (["a.tif", "a"], "as a.png and a.tif show"),
         (["shot -1", "shot 0", "shot 1"], "as shot 0.png and shot -1.png show"),
         (["1", "2", "3", "7", "8"], "is uneven: from 3.png to 7.png its number grows by 4, elsewhere by 1"),
     ],
@@ -196,7 +197,7 @@ def test_a_gif_of_no_duration_runs_as_browsers_show_it(tmp_path):
 def test_a_folder_that_is_not_one_sequence_is_refused(tmp_path, names, message):
     """They were put one after the other, or in turn: motion that nobody filmed."""
     for name in names:
-        plain(RED)[0].save(tmp_path / f"{name}.png")
+        plain(RED)[0].save(tmp_path / (name if name.endswith(".tif") else f"{name}.png"))
     with pytest.raises(ValueError, match=message):
         read_video(tmp_path)
 
