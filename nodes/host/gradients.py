@@ -19,6 +19,7 @@ from .caches import without_caches
 from .comfy_types import BaseModel, Options
 from .models import every_module
 from .shared import Shared
+from .whole_graphs import gradients_kept_on
 
 # What other nodes add to the prediction after the model: a loss on the prompt's own estimate does without. And copies
 # of the model on other devices, which run in threads of their own, where nothing of `differentiable` holds.
@@ -38,7 +39,8 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
     Weights that were made in inference mode, or ask for gradients of their own, are replaced by ordinary tensors on the
     same memory; AnimateDiff-Evolved's temporal attention, and what another pack put in the place of ComfyUI's, which
     may lack a backward pass, by PyTorch's; products of 8-bit numbers, which have none, by those of the weights that
-    they stand for. All is undone on leaving. Compiled models run as they were written.
+    they stand for. Functions of other packs that switch gradients off leave them on. All is undone on leaving. Compiled
+    models run as they were written.
     """
     undo: list[tuple[dict[str, object], str, object, object]] = []
     with torch.inference_mode(False), torch.enable_grad(), _uncompiled():
@@ -48,7 +50,7 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
                 _make_normal(module, undo)
                 _forget_scale_masks(module)
             _use_plain_attention(undo)
-            with lent.weights_returned(found), normal_tensors():
+            with lent.weights_returned(found), normal_tensors(), gradients_kept_on():
                 yield
         finally:
             for table, name, original, replacement in reversed(undo):

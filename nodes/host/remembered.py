@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from types import CellType, CodeType, FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ _CONTAINERS = (dict, list, set, deque)
 _LEFT_ALONE = {*sys.stdlib_module_names, "torch", "comfy", "numpy"}
 _CALLED = ("wrappers", "callbacks", "patches", "patches_replace")
 _MOST = 20_000  # objects that are followed
+_LARGEST = 2**24  # elements of tensors that are copied
 _NOTHING = object()
 
 
@@ -32,16 +33,18 @@ def remembered(roots: Sequence[object], network: nn.Module) -> Iterator[None]:
     """Within it nothing that remembers tensors from one call to the next is changed for good.
 
     Whatever a function or an object of another pack can reach is put back afterwards, if tensors or noise levels were
-    put in the place of others there: what only counts or writes a list of what it saw goes on. Tensors changed in place
-    are not found.
+    put in the place of others there: what only counts or writes a list of what it saw goes on. Tensors that the sampler
+    left there are copies within it.
 
     Args:
         roots: functions and objects, or containers of them. network: whose modules may hold others, too.
     """
     notes = [value for root in roots for value in _notes(root)]
     found = {id(root): root for root in [*notes, *_flat(roots), *put_on(network)]}
-    kept = [_Kept(root) for root in found.values()]
+    kept, copies = [_Kept(root) for root in found.values()], {}
     try:
+        for each in kept:
+            each.lend(copies)
         yield
     finally:
         for each in kept:
@@ -71,7 +74,7 @@ def names_of(values: Iterable[object]) -> list[str]:
     for value in _flat(values):
         value = getattr(value, "func", value)
         function = getattr(value, "__func__", value)
-        if isinstance(function, FunctionType) and not _is_left_alone(function.__module__ or ""):
+        if isinstance(function, FunctionType) and not is_left_alone(function.__module__ or ""):
             found[function.__qualname__.split(".")[0]] = None
         elif _is_of_a_pack(value):
             found[type(value).__qualname__] = None
@@ -94,19 +97,20 @@ def _is_of_a_pack(value: object) -> bool:
 def _is_class_of_a_pack(kind: type) -> bool:
     """Another pack's own class, which derives from none of ComfyUI's or PyTorch's."""
     own = kind.__mro__[:-1]
-    return not issubclass(kind, type) and "__dict__" in dir(kind) and not any(_is_left_alone(k.__module__) for k in own)
+    return not issubclass(kind, type) and "__dict__" in dir(kind) and not any(is_left_alone(k.__module__) for k in own)
 
 
-def _is_left_alone(module: str) -> bool:
+def is_left_alone(module: str) -> bool:
+    """Whether a module is Python's, PyTorch's, ComfyUI's or ours, by its name."""
     return module.split(".")[0] in _LEFT_ALONE - {"__main__"} or module.startswith(_OURS)
 
 
 class _Place(NamedTuple):
-    """Where values are kept: what was there, what is, and how that is put back. A list that grows is a record."""
+    """Where values are kept: what was there, what is, and how others are put there. A list that grows is a record."""
 
     before: Mapping[object, object]
     now: Callable[[], Mapping[object, object]]
-    put_back: Callable[[], object]
+    put: Callable[[Mapping[Any, Any]], object]
     grows: bool = False
 
     def took_tensors(self) -> bool:
@@ -115,6 +119,16 @@ class _Place(NamedTuple):
         names = self.before if self.grows else {**self.before, **now}
         pairs = [(self.before.get(name), now.get(name)) for name in names]
         return any(old is not new and (_is_of_a_step(old) or _is_of_a_step(new)) for old, new in pairs)
+
+    def lend(self, copies: dict[int, Tensor]) -> None:
+        """Put copies in the place of tensors: what is written into them is gone afterwards, and those that were made in
+        inference mode could keep nothing of a graph. `copies` are those that there are, by what they are of."""
+        tensors = [value for value in self.before.values() if _is_buffer(value)]
+        for tensor in tensors:
+            if id(tensor) not in copies:
+                copies[id(tensor)] = tensor.detach().clone()
+        if tensors:
+            self.put({name: copies.get(id(value), value) for name, value in self.before.items()})
 
 
 class _Kept:
@@ -133,19 +147,21 @@ class _Kept:
     def remembers(self) -> bool:
         return any(place.took_tensors() for place in self._places)
 
+    def lend(self, copies: dict[int, Tensor]) -> None:
+        for place in self._places:
+            place.lend(copies)
+
     def restore(self) -> None:
         for place in self._places:
-            place.put_back()
+            place.put(place.before)
 
     def _within(self, value: Any) -> Iterable[object]:
         if isinstance(value, _CONTAINERS):
-            content, grows = value.copy(), not isinstance(value, dict)
-            self._places.append(
-                _Place(_slots(content), partial(_slots, value), partial(_refill, value, content), grows)
-            )
-            return list(_slots(content).values())
+            content, grows = _slots(value.copy()), not isinstance(value, dict)
+            self._places.append(_Place(content, partial(_slots, value), partial(_refill, value), grows))
+            return list(content.values())
         if isinstance(value, FunctionType):
-            return [] if _is_left_alone(value.__module__ or "") else self._of_function(value)
+            return [] if is_left_alone(value.__module__ or "") else self._of_function(value)
         if isinstance(value, MethodType):
             return [value.__self__, value.__func__]
         if isinstance(value, partial):
@@ -160,14 +176,12 @@ class _Kept:
         found: list[object] = [vars(function), *(function.__defaults__ or ()), function.__kwdefaults__ or {}]
         for cell in function.__closure__ or ():
             content = _content(cell)
-            now, put_back = partial(_cell_slot, cell), partial(_put_back, cell, content)
-            self._places.append(_Place({"": content}, now, put_back))
+            self._places.append(_Place({"": content}, partial(_cell_slot, cell), partial(_fill_cell, cell)))
             found.append(content)
         written, read = _globals_of(function.__code__)
         module = function.__globals__
         for name in written & set(module):
-            now, put_back = partial(_slot, module, name), partial(module.__setitem__, name, module[name])
-            self._places.append(_Place(_slot(module, name), now, put_back))
+            self._places.append(_Place(_slot(module, name), partial(_slot, module, name), module.update))
         values = (module.get(name) for name in written | read)
         return found + [value for value in values if isinstance(value, _CONTAINERS) or _is_of_a_pack(value)]
 
@@ -176,6 +190,10 @@ def _is_of_a_step(value: object) -> bool:
     """Tensors, or a number such as a noise level; what is counted are whole numbers."""
     parts = value if isinstance(value, (list, tuple)) else (value,)
     return any(isinstance(part, (Tensor, float)) for part in parts)
+
+
+def _is_buffer(value: object) -> TypeGuard[Tensor]:
+    return type(value) is Tensor and value.numel() <= _LARGEST
 
 
 def _slots(container: Any) -> Mapping[object, object]:
@@ -206,13 +224,17 @@ def _content(cell: CellType) -> object:
         return _NOTHING
 
 
-def _put_back(cell: CellType, content: object) -> None:
+def _fill_cell(cell: CellType, values: Mapping[object, object]) -> None:
+    content = values[""]
     if content is _NOTHING:
         del cell.cell_contents
     elif _content(cell) is not content:
         cell.cell_contents = content
 
 
-def _refill(container: Any, content: Any) -> None:
+def _refill(container: Any, values: Mapping[object, object]) -> None:
     container.clear()
-    (container.extend if isinstance(container, (list, deque)) else container.update)(content)
+    if isinstance(container, (list, deque)):
+        container.extend(values.values())
+    else:
+        container.update(values if isinstance(container, dict) else values.values())

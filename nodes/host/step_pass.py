@@ -276,10 +276,11 @@ class _Evaluation:
     def _alone(self, args: Options) -> Tensor:
         """The prediction without CFG, where another node mixes with a scale of its own (AnimateDiff-Evolved's Custom
         CFG), which is remembered."""
-        scale = args["cond_scale"]
+        scale = args.get("cond_scale")
         if isinstance(scale, (int, float)) and scale == self.wanted:
             return args["denoised"]
-        self.scale = scale
+        if scale is not None:  # who mixes in ComfyUI's place (Automatic CFG) need not say how
+            self.scale = scale
         return args["uncond_denoised" if self.wanted == 0 else "cond_denoised"]
 
     def _step_mask(self, mask: Tensor) -> Tensor:

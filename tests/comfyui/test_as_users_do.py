@@ -83,6 +83,66 @@ def test_a_cache_that_is_not_known_for_one(tiny, where):
         tiny.guided(model=skipping(tiny.model, where), cfg=1.0, stop=1.0)
 
 
+class Tiles:
+    """Evaluates each half of a picture by itself, into a buffer that stays; without gradients, as for sampling."""
+
+    buffer = None
+
+    @torch.inference_mode()
+    def __call__(self, apply, given):
+        x = given["input"]
+        if self.buffer is None or self.buffer.shape != x.shape:
+            self.buffer = torch.zeros_like(x)
+        self.buffer.zero_()
+        for half in (slice(0, 4), slice(4, None)):
+            self.buffer[..., half] += apply(x[..., half], given["timestep"], **given["c"])
+        return self.buffer.clone()
+
+
+@torch.no_grad()
+def shifted(h):
+    return h.roll(1, dims=-1)
+
+
+def blended(h, options):
+    """Switches gradients off for a part of what runs through the model."""
+    return 0.5 * h + 0.5 * shifted(h)
+
+
+@pytest.mark.parametrize("which", ["all of it, in a buffer", "a part"])
+def test_functions_that_switch_gradients_off_leave_them_on_for_the_guidance(tiny, which):
+    """shiimizu/ComfyUI-TiledDiffusion: no gradient, and "done". blepping/ComfyUI-bleh's Deep Shrink: one half too long,
+    unnoticed."""
+    model = tiny.model.clone()
+    if which == "a part":
+        model.set_model_input_block_patch(blended)
+    else:
+        model.set_model_unet_function_wrapper(Tiles())
+    (slope,) = tiny.slopes(model=model)
+    assert slope["autograd"] == pytest.approx(slope["differences"], rel=0.01)
+    _, report = tiny.guided(model=model, cfg=1.0, stop=0.75)
+    assert len(report.guided) == 3 and all(i.grad_norm > 0 for step in report.steps for i in step.iterations)
+    assert not shifted(torch.ones(4, requires_grad=True)).requires_grad
+
+
+@pytest.mark.parametrize("loss_on", ["cond", "cfg"])
+def test_who_mixes_in_comfyui_s_place_need_not_tell_the_scale(tiny, monkeypatch, loss_on):
+    """Extraltodeus/ComfyUI-AutomaticCFG, once its node has run, for every model: KeyError: 'cond_scale'."""
+    import comfy.samplers
+
+    def mix(model, x, timestep, uncond, cond, cond_scale, model_options, seed=None):
+        conds = [cond, None if cond_scale == 1.0 else uncond]
+        a, b = comfy.samplers.calc_cond_batch(model, conds, x, timestep, model_options)
+        mixed = b + cond_scale * (a - b)
+        for function in model_options.get("sampler_post_cfg_function", ()):
+            mixed = function({"denoised": mixed, "cond_denoised": a, "uncond_denoised": b, "input": x})
+        return mixed
+
+    expected = tiny.gradients(loss_on=loss_on, stop=0.25)
+    monkeypatch.setattr(comfy.samplers, "sampling_function", mix)
+    torch.testing.assert_close(tiny.gradients(loss_on=loss_on, stop=0.25), expected, rtol=1e-3, atol=1e-6)
+
+
 def test_sage_attention_that_another_node_left_in_comfyui(tiny, monkeypatch):
     """kijai/ComfyUI-KJNodes#269: Patch Sage Attention stays in ComfyUI's modules. thu-ml/SageAttention#60: it has no
     backward pass, and the rest of the network made a gradient that looked like one."""
