@@ -105,8 +105,6 @@ class MotionPromptPatch:
         if not _seen_before(guider.conds):
             queued, self._queued = self._queued, queued_run()
             report.begin(self.guidance.settings.to_dict(), same_run=queued == self._queued)
-            if self.correction is not None:  # what is refused before the correction begins has none of an earlier run
-                self.correction.begin()
         report.num_steps = len(sigmas) - 1
         report.planned = guided_steps(report.num_steps, self.guidance.settings)
         mask = args[0] if args else kwargs.get("denoise_mask")

@@ -43,18 +43,6 @@ def test_the_report_of_a_video_that_is_still_there_from_an_earlier_queued_run(ti
     assert "sampled" not in shown(tiny, report, anew)
 
 
-def test_a_run_that_is_refused_has_no_corrections_of_the_run_before(tiny, queued):
-    model, report = tiny.applied(guide="both", discriminator=None, stop=0.25)
-    queued("first")
-    sampled(tiny, model)
-    assert report.correction.num_steps == 4
-    queued("second")
-    with pytest.raises(ValueError, match="no learnable tokens"):
-        tiny.stock(model=model)
-    assert report.state == "failed" and report.correction.num_steps == 0
-    assert "of 4" not in report.correction.summary()
-
-
 @pytest.mark.parametrize("guide", ["tokens", "estimate"])
 def test_a_noise_mask_that_keeps_everything_is_told(tiny, guide):
     """It was "done", with losses and steps, and the video that had been put in."""
