@@ -12,6 +12,7 @@ from torch import Tensor
 from ..motionprompt_core.metrics.comparison import Clip, table, to_dict, verdicts
 from ..motionprompt_core.metrics.consistency import consistency
 from ..motionprompt_core.metrics.measure import measure_video
+from .host.checks import check_number
 from .host.figure import drawn, written
 from .host.models import ManagedModel
 from .host.plots import draw_metrics
@@ -119,6 +120,7 @@ class TemporalMetrics(io.ComfyNode):
         # The first is what the others are compared with.
         given = {"compare_with": compare_with, "images": images}
         try:
+            check_number("Temporal Metrics", "fps", fps, 1, 240)
             videos = {name: video_frames(name, value, vae) for name, value in given.items() if value is not None}
             clips = _measured(videos, flow_model, fps, discriminator, clip_vision, seam_at)
         except ValueError as error:  # raised here, it would take with it the videos that are still to be saved

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..motionprompt_core.flow import available_flow_models, load_flow_model
-from .host.checks import encodes
+from .host.checks import check_number, encodes
 from .host.correction_report import EstimateReport
 from .host.flows import managed_flow
 from .host.models import ManagedModel
@@ -70,6 +70,7 @@ class SteadyMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, vae: Any, strength: float, flow_model: Any = None) -> io.NodeOutput:
+        check_number("Steady Motion", "strength", strength, 0, 1)
         view = node_view(cls)
         if strength == 0:
             lines = ["off: the video is exactly the plain one."]

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from .host import folders
+from .host.checks import check_number
 from .host.schema import make, schema
 from .host.status import status_line
 from .host.video_unet.dynamicrafter import VARIANTS
@@ -111,6 +112,7 @@ class VideoFPS(io.ComfyNode):
 
     @classmethod
     def execute(cls, positive: Any, negative: Any, fps: float) -> io.NodeOutput:
+        check_number("Video FPS", "fps", fps, 1, 60)
         return io.NodeOutput(with_fps(positive, fps), with_fps(negative, fps))
 
 
@@ -141,6 +143,7 @@ class RescaleVideoCFG(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, multiplier: float) -> io.NodeOutput:
+        check_number("Rescale CFG (Video)", "multiplier", multiplier, 0, 1)
         return io.NodeOutput(rescaled_cfg(model, multiplier))
 
 
@@ -233,5 +236,6 @@ class DynamiCrafterImageToVideo(io.ComfyNode):
         fps: float,
         end_image: Any = None,
     ) -> io.NodeOutput:
+        check_number("DynamiCrafter Image to Video", "fps", fps, 0, 60)
         prompts = animate(positive, negative, vae, clip_vision, image, end_image, frames, (width, height), fps)
         return io.NodeOutput(*prompts)

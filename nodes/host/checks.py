@@ -103,6 +103,12 @@ def check_cfg(guider: Guider) -> None:
         )
 
 
+def check_number(node: str, name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError for a number out of a widget's range: ComfyUI holds neither a link to it nor NaN."""
+    if not low <= value <= high:
+        raise ValueError(f"{node}: {name} is {value:g}, expected a number from {low:g} to {high:g}. Change it.")
+
+
 def all_kept(denoise_mask: object) -> str:
     """What a report says where the latents' noise mask lets nothing be sampled; else nothing."""
     if not isinstance(denoise_mask, Tensor) or bool(denoise_mask.any()):

@@ -12,8 +12,8 @@ from .correction_report import EstimateReport
 
 _KEPT = 32  # samplings of one queued run, and of those before
 UNKNOWN = (
-    "The latent that is connected is none that a sampler gave back: another node changed it since, or it is "
-    "another model's. This is the last sampling's report."
+    "The latent that is connected is none that a sampler gave back: another node changed it since, it is another "
+    "model's, or denoise was 0 and nothing was sampled. This is the last sampling's report."
 )
 
 

@@ -234,3 +234,14 @@ def test_the_half_of_split_sigmas_that_has_no_step(tiny):
     tiny.sampled_by(guider, high)
     assert report.state == "off"
     assert "corrected steps: none of 0" in report.summary()
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.5, 5.0])
+def test_numbers_that_come_by_a_link(tiny, value):
+    """ComfyUI holds no link to a widget's range. With NaN the video was the plain one."""
+    with pytest.raises(ValueError, match="Steady Motion: strength is .*, expected a number from 0 to 1"):
+        tiny.comfy.run("MotionPromptSteadyMotion", model=tiny.model, vae=tiny.vae, strength=value)
+    with pytest.raises(ValueError, match=r"Rescale CFG \(Video\): multiplier is"):
+        tiny.comfy.run("MotionPromptRescaleVideoCFG", model=tiny.model, multiplier=value)
+    with pytest.raises(ValueError, match="Video FPS: fps is"):
+        tiny.comfy.run("MotionPromptVideoFPS", positive=tiny.plain, negative=tiny.plain, fps=20 * value)
