@@ -71,7 +71,8 @@ def find_prompts(conds: CondLists) -> list[Prompt]:
     if not prompts:
         raise ValueError(
             "MotionPrompt: the positive conditioning has no learnable tokens. Make it with MotionPrompt Conditioning "
-            "instead of CLIP Text Encode (later nodes may combine, mask or time it). Where it is inside another "
+            "instead of CLIP Text Encode (later nodes may combine, mask or time it). A node that weights embeddings "
+            "itself (Advanced CLIP Text Encode) loses them, also with MotionPrompt CLIP. Where it is inside another "
             "node, set guide to estimate, or use Steady Motion: neither needs one."
         )
     return list(prompts.values())

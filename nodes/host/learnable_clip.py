@@ -60,6 +60,7 @@ class LearnableCLIP(CLIP):
         if prompt is None:
             text = tokens.text if isinstance(tokens, _Tokens) else ""
             prompt = learnable_tokens(CLIP.clone(self), tokens, text, *self.options)
+            prompt.beside = self._known
         self._known[key] = self.encoded[key] = prompt
         while len(self._known) > _KNOWN:
             del self._known[next(iter(self._known))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from comfy.sd1_clip import SDClipModel
@@ -20,7 +20,8 @@ from .families import text_encoder_types
 PAYLOAD = "motionprompt"
 PLACEMENTS = ("end", "start")
 
-Section = list[tuple["int | Tensor | Slot", float]]  # tokens, embeddings and slots with their weights
+# Tokens, embeddings and slots with their weights; the number of the word behind it where a node asked for that.
+Section = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class LearnablePrompt:
         sections: P + S per text encoder, as token lists with a `Slot` for each learnable token.
         initial: T0 per text encoder, (n, d).
         plain: P alone, encoded. start: P + S at T0, encoded.
+        beside: keeps the prompts alive that may be found behind it in one conditioning.
     """
 
     clip: Clip
@@ -77,6 +79,7 @@ class LearnablePrompt:
     initial: dict[str, Tensor]
     plain: Encoded = field(repr=False)
     start: Encoded = field(repr=False)
+    beside: object = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _living.add(self)
@@ -151,15 +154,16 @@ def learnable_tokens(
     Raises:
         ValueError: as `learnable_prompt`.
     """
-    tokens = {key: [[token[:2] for token in section] for section in tokens[key]] for key in tokens}
-    empty, words = clip.tokenize(""), clip.tokenize(init)
+    numbered = any(len(token) > 2 for key in tokens for section in tokens[key] for token in section)
+    empty, words = clip.tokenize("", return_word_ids=numbered), clip.tokenize(init)
     clip.load_model()
     initial, sections = {}, dict(tokens)
     for key, encoder in _encoders(clip, tokens).items():
         tokenizer = _tokenizer(clip, key)
         begun = [section[slice(*_span(section, tokenizer))] for section in words[key]]
         start, weights = _initial_rows(encoder, sum(begun, []), init, count, key)
-        slots: Section = [(Slot(i), weight) for i, weight in enumerate(weights)]
+        number = [1 + max(token[2] for section in tokens[key] for token in section)] if numbered else []
+        slots: Section = [(Slot(i), weight, *number) for i, weight in enumerate(weights)]
         sections[key] = _insert(tokens[key], slots, placement, empty[key][0], tokenizer)
         initial[key] = start
     plain = _encode_scheduled(clip, tokens)
@@ -211,9 +215,7 @@ def _span(section: Section, tokenizer: object) -> tuple[int, int]:
     return first, last
 
 
-def _initial_rows(
-    encoder: SDClipModel, words: list[tuple[int | Tensor, float]], init: str, count: int, key: str
-) -> tuple[Tensor, list[float]]:
+def _initial_rows(encoder: SDClipModel, words: Section, init: str, count: int, key: str) -> tuple[Tensor, list[float]]:
     """T0 (count, d) on the CPU, and each token's prompt weight."""
     if not words:
         raise ValueError(
@@ -227,7 +229,7 @@ def _initial_rows(
     table = encoder.transformer.get_input_embeddings()
     rows = []
     with torch.no_grad():
-        for token, _ in words:
+        for token, *_ in words:
             if not torch.is_tensor(token):
                 ids = torch.tensor([int(token)], device=table.weight.device)
                 token = table(ids, out_dtype=torch.float32)[0]
@@ -275,8 +277,6 @@ def _insert_into(section: Section, slots: Section, at_end: bool, tokenizer: obje
 def _fill(sections: Mapping[str, list[Section]], rows: Mapping[str, Tensor]) -> dict[str, list[Section]]:
     """Token lists for ComfyUI's text encoder, with the learnable tokens' rows in their slots."""
     return {
-        key: [
-            [(rows[key][t.index] if isinstance(t, Slot) else t, weight) for t, weight in section] for section in chunks
-        ]
+        key: [[(rows[key][t.index] if isinstance(t, Slot) else t, *rest) for t, *rest in section] for section in chunks]
         for key, chunks in sections.items()
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
@@ -149,6 +151,42 @@ def test_a_learnable_prompt_behind_a_plain_one_learns(tiny):
     off, _ = tiny.guided(positive=behind, strength=0.0)
     assert torch.equal(off, tiny.stock(positive=concat(tiny.comfy, tiny.encode("green grass"), tiny.plain)))
     (gradient,) = tiny.gradients(positive=behind, stop=0.25)
+    assert gradient.norm() > 0
+
+
+def test_both_prompts_learn_that_one_node_put_behind_one_another(tiny):
+    """asagi4/comfyui-prompt-control's CAT, where ComfyUI does not keep the CLIP (--cache-none): the second one's tokens
+    stayed in the video, with strength 0 as well."""
+
+    def encode(which):
+        return concat(tiny.comfy, tiny.encode("a red ball", clip=which), tiny.encode("green grass", clip=which))
+
+    both = encode(learnable_clip(tiny))
+    gc.collect()
+    off, _ = tiny.guided(positive=both, strength=0.0)
+    assert torch.equal(off, tiny.stock(positive=encode(tiny.clip)))
+
+
+@pytest.mark.parametrize("text", ["a red ball", "ball " * 75])
+def test_tokens_that_carry_the_numbers_of_their_words(tiny, monkeypatch, text):
+    """asagi4/comfyui-prompt-control's styles of weighting go by words: IndexError."""
+    model = tiny.clip.cond_stage_model
+    original, words = model.encode_token_weights, set()
+
+    def by_word(tokens):
+        words.update(token[2] for section in tokens["l"] for token in section)
+        return original(tokens)
+
+    def encode(which):
+        with torch.inference_mode():
+            return which.encode_from_tokens_scheduled(which.tokenize(text, return_word_ids=True))
+
+    monkeypatch.setattr(model, "encode_token_weights", by_word)
+    stock = encode(tiny.clip)
+    known = len(words)
+    ours = encode(learnable_clip(tiny))
+    assert len(words) == known + 1 and torch.equal(ours[0][1]["motionprompt"].plain.cond, stock[0][0])
+    (gradient,) = tiny.gradients(positive=ours, stop=0.25)
     assert gradient.norm() > 0
 
 
