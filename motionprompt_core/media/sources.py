@@ -14,6 +14,7 @@ from statistics import median
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from PIL import Image, ImageOps, ImageSequence
 
 from .sequences import IMAGE_SUFFIXES, frame_files
@@ -107,10 +108,10 @@ def decoding(path: Path) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as error:
         raise ValueError(f"video {path} is too large ({error}). Leave it out.") from error
-    except MemoryError:
-        raise
     except Exception as error:  # damaged files make decoders raise anything, struct.error as well
-        if str(error).startswith(f"video {path}"):  # ours
+        ours = str(error).startswith(f"video {path}")
+        # FFmpeg's own MemoryError is of a size in a damaged header.
+        if ours or (isinstance(error, MemoryError) and not isinstance(error, FFmpegError)):
             raise
         raise ValueError(f"video {path} cannot be decoded ({error}). Damaged or no video: leave it out.") from error
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.error
 import numpy as np
 import pytest
 import torch
 from PIL import Image, features
 
 from motionprompt_core.discriminator.clips import check_apart, find_clips
-from motionprompt_core.media.sources import timing
+from motionprompt_core.media.sources import decoding, timing
 from motionprompt_core.media.video import read_video
 from motionprompt_tools.writing import write_video
 from tests.core.test_sources import gliding, pixels
@@ -240,6 +241,14 @@ def test_a_half_gif_is_refused_by_name(tmp_path):
         (tmp_path / "a.gif").write_bytes(data[:length])
         with pytest.raises(ValueError, match="a.gif cannot be decoded"):
             read_video(tmp_path / "a.gif")
+
+
+def test_a_size_in_a_damaged_header_is_no_lack_of_memory(tmp_path):
+    """FFmpeg is asked for more than there is, and the dataset ended; a lack of memory of our own still does."""
+    (tmp_path / "a.mp4").touch()
+    for error, told in ((av.error.MemoryError(12, "Cannot allocate memory"), ValueError), (MemoryError(), MemoryError)):
+        with pytest.raises(told), decoding(tmp_path / "a.mp4"):
+            raise error
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs colons in names")
