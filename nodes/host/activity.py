@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from .comfy_types import Cond, ModelSampling
+from .comfy_types import Cond, Guider, ModelSampling
 from .conds import Conds
 from .report import GuidanceReport
 from .tokens import PAYLOAD
@@ -37,6 +37,13 @@ def check_activity(
         )
     steps = ", ".join(str(step + 1) for step in silent)
     report.note(f"The learnable prompt has no say at step {steps}, {where}: there it is timed out or masked.")
+
+
+def speaks(conds: Conds, timestep: Tensor, guider: Guider) -> bool:
+    """Whether a learnable prompt of a guider's conds takes part in an evaluation at a noise level."""
+    learnable = [c for key in conds if key != "negative" for c in conds[key] if PAYLOAD in c]
+    sampling = guider.inner_model.model_sampling
+    return any(_active(cond, float(timestep.flatten()[0]), sampling) for cond in learnable)
 
 
 def _active(cond: Cond, sigma: float, sampling: ModelSampling) -> bool:

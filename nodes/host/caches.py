@@ -84,14 +84,22 @@ class Layers:
         self.most = max(self.most, ran)
         # Parts of a model may be meant to rest (skipped layers; a timed motion module, nearly half); a cache of steps
         # lets most rest. What has put its own `forward` on layers may be a cache of those alone.
-        replaced = names_of(vars(module).get("forward") for module in every_module([network]))
+        replaced = _forwards(network)
         if ran < (self.most if replaced else max(0.25 * there, 0.4 * self.most)):
-            names = replaced or names_of([*roots, *put_on(network)]) or ["something around the model"]
-            who = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
             raise ValueError(
-                f"MotionPrompt: {who} answered in the model's place, as a cache of steps does, so there is "
-                "no gradient. Switch that node off for guided videos."
+                f"MotionPrompt: {suspects(network, roots)} answered in the model's place, as a cache of steps does, so "
+                "there is no gradient. Switch that node off for guided videos."
             )
+
+
+def suspects(network: nn.Module, roots: Iterable[object]) -> str:
+    """Which node is meant by what happened around the model: what replaced a `forward`, or whatever there is."""
+    names = _forwards(network) or names_of([*roots, *put_on(network)]) or ["something around the model"]
+    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+
+
+def _forwards(network: nn.Module) -> list[str]:
+    return names_of(vars(module).get("forward") for module in every_module([network]))
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from ...motionprompt_core.guidance.report import StepReport
 from ...motionprompt_core.guidance.schedule import StepTracker
 from ...motionprompt_core.guidance.tokens import LearnableTokens
 from ...motionprompt_core.guidance.view import GuidedModel
-from .caches import notes_kept, uncached
+from .activity import speaks
+from .caches import notes_kept, suspects, uncached
 from .checkpoints import checkpointed, random_numbers_kept
 from .checks import evaluates_once_off_schedule
 from .comfy_types import Conds, Executor, Options, Sampler, cfg_of, set_cfg
@@ -266,6 +267,12 @@ class _Evaluation:
             # AnimateDiff-Evolved's take their motion modules out of the network when they end.
             options = {**self.options, "sampler_post_cfg_function": [self._alone]}
             x0 = self.executor(self.x, self.timestep, options, self.seed)
+        linked = x0.requires_grad or not torch.is_grad_enabled()
+        if not linked and speaks(self.now.swap.plain, self.timestep, guider):
+            self.now.report.note(
+                f"{suspects(network, self.others)} cut off the gradient, so no token learned: what comes out has no "
+                "link to the prompt. Switch that node off for guided videos, or set guide to estimate."
+            )
         self.now.progress.x0 = x0.detach()
         if self.now.inpaint is not None:
             latent, mask = self.now.inpaint

@@ -125,6 +125,14 @@ def test_functions_that_switch_gradients_off_leave_them_on_for_the_guidance(tiny
     assert not shifted(torch.ones(4, requires_grad=True)).requires_grad
 
 
+def test_who_cuts_off_the_whole_gradient_is_named(tiny):
+    def through_numpy(apply, given):
+        return torch.from_numpy(apply(given["input"], given["timestep"], **given["c"]).detach().numpy().copy())
+
+    _, report = tiny.guided(model=wrapped(tiny.model, through_numpy), stop=0.25)
+    assert any("test_who_cuts_off" in note and "cut off the gradient" in note for note in report.notes)
+
+
 @pytest.mark.parametrize("loss_on", ["cond", "cfg"])
 def test_who_mixes_in_comfyui_s_place_need_not_tell_the_scale(tiny, monkeypatch, loss_on):
     """Extraltodeus/ComfyUI-AutomaticCFG, once its node has run, for every model: KeyError: 'cond_scale'."""
