@@ -63,6 +63,8 @@ def run_once(server: ComfyServer, rng: random.Random, trouble: bool, seconds: fl
 
 
 def leftovers(server: ComfyServer) -> dict[str, Any]:
+    """What is in the process, without ComfyUI's own history of what became of each prompt (up to 10,000 of them)."""
+    server.post("/history", {"clear": True})
     for _ in range(3):  # a Cancel that came too late hits the first of them
         with contextlib.suppress(ComfyError):
             found = server.queue({"look": {"class_type": "ShowLeftovers", "inputs": {}}}).text("look")
