@@ -76,7 +76,8 @@ def leftovers(server: ComfyServer) -> dict[str, Any]:
 def test_nothing_is_left_of_runs_that_end_failed_or_interrupted(make_server, repo_root, tmp_path, runs, troubles):
     server = make_server(packs=[repo_root, *probe_packs()], env={"TMPDIR": str(tmp_path)})
     rng, ended, number = random.Random(0), Counter(), 0
-    for warming in range(max(6, runs // 4)):  # what is made once, and kept
+    # What is made once, and kept; in ComfyUI 0.3.75 memory settles over some 80 runs, with a plain KSampler, too.
+    for warming in range(80 if runs >= 100 else 6):
         started = time.monotonic()
         run_once(server, rng, trouble=warming % 3 == 0)
     seconds = time.monotonic() - started
