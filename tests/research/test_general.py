@@ -17,6 +17,7 @@ from research.demo import truth
 from research.demo.pipeline import DemoPipeline
 from research.general import data as general_data
 from research.general import footage as general_footage
+from research.general import more_footage
 from research.general import train as general
 from research.general.faults import TRAINED
 from research.general.footage import names
@@ -80,11 +81,13 @@ def test_pairs_that_a_fault_leaves_alone_are_not_called_faulty(tmp_path):
 
 def test_training_and_test_sequences_are_apart():
     learned = general_footage.TRAINING + general_footage.ADDED
-    sides = [learned, general_footage.CHOICES, general_footage.FINAL]
+    later = [more_footage.ADDED_LATER, more_footage.SCORED]
+    sides = [learned, general_footage.CHOICES, general_footage.FINAL, *later]
     named = [*map(names, sides), general.TEST_SEQUENCES]
     assert len(set().union(*named)) == sum(map(len, named))
     files = [{(one.source, file) for one in side for file in one.files.values()} for side in sides]
-    assert not files[0] & files[1] and not (files[0] | files[1]) & files[2]
+    assert len(set().union(*files)) == sum(map(len, files))
+    assert not {one.source for one in more_footage.SCORED} & {one.source for one in more_footage.ADDED_LATER}
 
 
 def test_an_interval_over_sequences_is_wider_than_one_over_their_clips():
