@@ -64,3 +64,10 @@ def test_too_little_memory_means_one_by_one(comfy, clip, flow, monkeypatch):
     images, summary = steadied(comfy, clip, flow)
     assert "one by one" in summary
     torch.testing.assert_close(images, whole, rtol=0, atol=1e-5)
+
+
+def test_a_video_that_failed_before_ends_no_render(comfy, clip, flow):
+    failed = clip.clone()
+    failed[2, 0, 0, 0] = torch.nan
+    images, summary = steadied(comfy, failed, flow)
+    assert images is failed and "NaN or infinity" in summary
