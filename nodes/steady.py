@@ -60,9 +60,7 @@ class Steady(io.ComfyNode):
         if len(images) < 3:
             raise ValueError(f"Steady: images has {len(images)} frame(s), but motion needs at least 3.")
         if not images.isfinite().all():  # no reason to end a render of which other videos are right
-            return io.NodeOutput(
-                images, "off: images hold NaN or infinity, as what made them failed; left as they came"
-            )
+            return io.NodeOutput(images, "off: images hold NaN or infinity, as what made them failed; left as they are")
         flow = flow_model.load()
         flow.check_size(*images.shape[1:3])
         if strength == 0:
