@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import torch
 from comfy.samplers import CFGGuider
@@ -109,9 +110,14 @@ def check_number(node: str, name: str, value: float, low: float, high: float) ->
         raise ValueError(f"{node}: {name} is {value:g}, expected a number from {low:g} to {high:g}. Change it.")
 
 
-def all_kept(denoise_mask: object) -> str:
-    """What a report says where the latents' noise mask lets nothing be sampled; else nothing."""
-    if not isinstance(denoise_mask, Tensor) or bool(denoise_mask.any()):
+def all_kept(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+    """What a report says where the latents' noise mask lets nothing be sampled; else nothing.
+
+    Args:
+        args, kwargs: what ComfyUI gives a sampling after its sigmas, the mask first.
+    """
+    mask = args[0] if args else kwargs.get("denoise_mask")
+    if not isinstance(mask, Tensor) or bool(mask.any()):
         return ""
     return "The latents' noise mask is 0 everywhere, so the video is as it came and nothing can change it."
 

@@ -107,8 +107,7 @@ class MotionPromptPatch:
             report.begin(self.guidance.settings.to_dict(), same_run=queued == self._queued)
         report.num_steps = len(sigmas) - 1
         report.planned = guided_steps(report.num_steps, self.guidance.settings)
-        mask = args[0] if args else kwargs.get("denoise_mask")
-        for said in (empty_window(self.guidance.settings, report), all_kept(mask)):
+        for said in (empty_window(self.guidance.settings, report), all_kept(args, kwargs)):
             if said:
                 report.note(said)
         started = time.perf_counter()

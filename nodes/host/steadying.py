@@ -97,7 +97,7 @@ class EstimatePatch:
         original = guider.model_options
         check_finite(latent_image, guider.conds)
         run = self._begin(guider, Streams(noise, kwargs.get("latent_shapes")), noise, sampler, sigmas)
-        if said := all_kept(args[0] if args else kwargs.get("denoise_mask")):
+        if said := all_kept(args, kwargs):
             self.report.note(said)
         # Not in the transformer options: torch.compile watches those, and would compile anew for each run.
         guider.model_options = {**original, KEY: run}
